@@ -1,0 +1,133 @@
+"""`groundup data show RECIPE`: what the model will really see, token by token, and which tokens it learns.
+
+A wrong template or mask is invisible in a loss curve and plain to see here. Only printing lives in this
+file; the rows are read, rendered and counted by the same code that feeds the training.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, TextIO
+
+from groundup.cli.terminal import Painter, display_width, pad, table
+from groundup.errors import printable
+
+if TYPE_CHECKING:
+    from groundup.contract import TextEncoder
+    from groundup.text.chat import Rendered
+
+CELL_TEXT = 24
+"""Columns at most for the text of one token in the table."""
+
+
+def show(args: argparse.Namespace) -> int:
+    """Print the first `args.rows` rendered rows of `args.recipe` and the ledger; 0 when done."""
+    from groundup.run import preview_rows
+
+    rows, tokenizer, ledger = preview_rows(args.recipe, args.rows, args.overrides)
+    if args.json:
+        print(json.dumps(as_json(rows, tokenizer, ledger), ensure_ascii=False))
+        return 0
+    painter = Painter(sys.stdout)
+    show_rows(rows, tokenizer, sys.stdout, painter.width, painter.colour)
+    show_ledger(ledger, painter)
+    return 0
+
+
+def show_rows(
+    rendered_rows: Sequence[Rendered], tokenizer: TextEncoder, stream: TextIO, width: int, colour: bool
+) -> None:
+    """Print each row twice: as running text with the learned spans marked, and as a table of its tokens.
+
+    With colour, learned tokens are green and underlined and the others dim; without, learned spans stand
+    in [[double brackets]] and learned tokens have mask 1. Control characters of the data are shown, not
+    sent to the terminal.
+    """
+    painter = Painter(stream, colour=colour, width=width)
+    for number, row in enumerate(rendered_rows, start=1):
+        learned = sum(map(bool, row.trainable))
+        share = f" ({learned / len(row.ids):.1%})" if row.ids else ""
+        heading = f"row {number}: {len(row.ids)} tokens, {learned} learned{share}"
+        painter.print(painter.paint(heading, "bold"))
+        painter.print(_running_text(row, tokenizer, painter))
+        painter.print()
+        for line in _token_lines(row, tokenizer, painter):
+            painter.print(line)
+        painter.print()
+
+
+def show_ledger(ledger: Mapping[str, Any], painter: Painter) -> None:
+    """Print the counts of the ledger, nested ones under dotted names."""
+    painter.print(painter.paint("ledger", "bold"))
+    painter.print(table(list(_flat(ledger)), width=painter.width, indent=2))
+
+
+def as_json(
+    rendered_rows: Sequence[Rendered], tokenizer: TextEncoder, ledger: Mapping[str, Any]
+) -> dict[str, Any]:
+    """The same rows and ledger for `--json`."""
+    rows = [
+        {
+            "text": row.text,
+            "ids": list(row.ids),
+            "tokens": [tokenizer.decode([token], skip_specials=False) for token in row.ids],
+            "trainable": [bool(value) for value in row.trainable],
+        }
+        for row in rendered_rows
+    ]
+    return {"rows": rows, "ledger": dict(ledger)}
+
+
+def _running_text(row: Rendered, tokenizer: TextEncoder, painter: Painter) -> str:
+    """The whole row as text. Spans are decoded whole, since one character may take several tokens."""
+    pieces = []
+    for learned, group in itertools.groupby(zip(row.ids, row.trainable), key=lambda pair: bool(pair[1])):
+        text = tokenizer.decode([token for token, _ in group], skip_specials=False)
+        shown = "\n".join(printable(line, limit=sys.maxsize) for line in text.split("\n"))
+        if painter.colour:
+            pieces.append(painter.paint(shown, *(("green", "underline") if learned else ("dim",))))
+        else:
+            pieces.append(f"[[{shown}]]" if learned else shown)
+    return "".join(pieces)
+
+
+def _token_lines(row: Rendered, tokenizer: TextEncoder, painter: Painter) -> Iterator[str]:
+    """A table of token text, id and mask that reads down its columns, as many of them as fit."""
+    if not row.ids:
+        return
+    texts = [
+        printable(tokenizer.decode([token], skip_specials=False), limit=CELL_TEXT).replace(" ", "·")
+        for token in row.ids
+    ]
+    if not painter.unicode:
+        texts = [text.replace("·", "_") for text in texts]
+    text_width = max(5, *map(display_width, texts))
+    id_width = max(2, *(len(str(token)) for token in row.ids))
+    cell_width = text_width + id_width + 7
+    columns = max(1, (painter.width + 3) // (cell_width + 3))
+    height = -(-len(texts) // columns)
+    columns = -(-len(texts) // height)
+    head = f"{pad('token', text_width)} {pad('id', id_width, '>')}  mask"
+    yield "   ".join([painter.paint(head, "bold")] * columns)
+    for line in range(height):
+        cells = []
+        for index in range(line, len(texts), height):
+            learned = bool(row.trainable[index])
+            cell = f"{pad(texts[index], text_width)} {row.ids[index]:>{id_width}}  {int(learned):<4}"
+            cells.append(painter.paint(cell, "green") if learned else painter.paint(cell, "dim"))
+        yield "   ".join(cells).rstrip()
+
+
+def _flat(ledger: Mapping[str, Any], prefix: str = "") -> Iterator[list[object]]:
+    for name, value in ledger.items():
+        path = f"{prefix}{name}"
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{path}: ")
+        elif isinstance(value, float | int) and not isinstance(value, bool):
+            yield [printable(path), value]
+        else:
+            yield [printable(path), printable(str(value))]

@@ -1,0 +1,135 @@
+"""`groundup train RECIPE`: progress on the terminal while it trains, and how it ended."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from typing import Any
+
+from groundup.cli.terminal import Painter, format_duration
+
+
+def train(arguments: argparse.Namespace) -> int:
+    """Train; 0 when finished, 130 or 143 when stopped with a checkpoint."""
+    from groundup.run.entry import train as run
+
+    painter = Painter(sys.stderr) if arguments.json else Painter()
+    progress = Progress(painter)
+    result = run(
+        arguments.recipe,
+        arguments.overrides,
+        out=arguments.out,
+        resume=arguments.resume,
+        accept_changes=arguments.accept_changes,
+        command=["groundup", *sys.argv[1:]],
+        listeners=(progress,),
+        say=progress.say,
+    )
+    if arguments.json:
+        print((result.folder / "report.json").read_text(encoding="utf-8"))
+        return result.exit_code
+    progress.say("")
+    show_evaluations(result.evaluations, painter)
+    where = str(result.folder)
+    painter.print(f"{result.outcome} after {result.steps} steps, {format_duration(result.seconds)} of training")
+    painter.print(f"  report    {where}/report.html")
+    if result.outcome == "stopped":
+        painter.print(f"  go on     groundup train {arguments.recipe} --out {where} --resume")
+    else:
+        painter.print(f"  try it    groundup generate {where} --prompt TEXT")
+    return result.exit_code
+
+
+class Progress:
+    """Shows each line of the event log: one line that moves on a terminal, plain lines elsewhere."""
+
+    def __init__(self, painter: Painter) -> None:
+        self.painter = painter
+        self.steps, self.next_save = 0, 0
+        self.moving = False
+
+    def say(self, line: str) -> None:
+        """A line that stays."""
+        if self.moving:
+            self.painter.print()
+            self.moving = False
+        self.painter.print(line)
+
+    def __call__(self, line: dict[str, Any]) -> None:
+        """Show one event."""
+        show = {
+            "start": self._start,
+            "step": self._step,
+            "evaluate": self._evaluate,
+            "sample": self._sample,
+            "guard": self._guard,
+            "warning": lambda said: self.say(f"warning at step {said['step']}: {said['message']}"),
+            "save": lambda said: None,
+            "end": lambda said: None,
+        }[line["event"]]
+        show(line)
+
+    def _start(self, line: dict[str, Any]) -> None:
+        self.steps = line["steps"]
+        self.say(
+            f"training {line['parameters'] / 1e6:.2f} M parameters for {line['steps']} steps of "
+            f"{line['tokens_per_step']:,} tokens in {line['precision']}, compile {line['compile']}"
+        )
+
+    def _step(self, line: dict[str, Any]) -> None:
+        clock = line["clock"]
+        done, total = line["step"], self.steps
+        left = clock["seconds"] / max(1, done) * max(0, total - done) if total else 0.0
+        bits = line["bits_per_byte"]
+        parts = [
+            f"step {done}/{total}" if total else f"step {done}",
+            f"loss {line['loss']:.3f}",
+            f"{bits:.3f} bits/byte" if bits is not None else "",
+            f"{clock['tokens_per_second']:,.0f} tok/s",
+            f"{clock['ceiling_share']:.0%} of peak",
+            f"{format_duration(left)} left",
+        ]
+        text = " · ".join(part for part in parts if part) if self.painter.unicode else "  ".join(filter(None, parts))
+        if self.painter.interactive:
+            self.painter.print("\r" + text[: self.painter.width - 1].ljust(self.painter.width - 1), end="")
+            self.moving = True
+        else:
+            self.painter.print(text)
+
+    def _evaluate(self, line: dict[str, Any]) -> None:
+        shown = []
+        for name, value in line["metrics"].items():
+            low, high = line["intervals"].get(name, (value, value))
+            shown.append(f"{name} {value:.4f} [{low:.4f}, {high:.4f}]")
+        self.say(f"step {line['step']} {line['data']}: " + ", ".join(shown))
+
+    def _sample(self, line: dict[str, Any]) -> None:
+        for sample in line["samples"][:1]:
+            text = (sample["prompt"] + self.painter.paint(sample["text"], "cyan")).replace("\n", " ")
+            self.say("  " + text[:300])
+
+    def _guard(self, line: dict[str, Any]) -> None:
+        self.say(f"guard at step {line['step']}: {line['kind']} {json.dumps(line['detail'])}")
+
+
+def show_evaluations(evaluations: list[dict[str, Any]], painter: Painter) -> None:
+    """The closing table: each metric before and after, with the interval and the verdict."""
+    from groundup.cli.terminal import table
+
+    if not evaluations:
+        return
+    rows = [
+        [
+            line["stage"],
+            line["data"],
+            line["metric"],
+            "" if line["before"] is None else f"{line['before']:.4f}",
+            f"{line['after']:.4f}",
+            f"[{line['low']:.4f}, {line['high']:.4f}]",
+            line.get("verdict", ""),
+        ]
+        for line in evaluations
+    ]
+    headers = ["stage", "data", "metric", "before", "after", "95 % interval", "verdict"]
+    painter.print(table(rows, headers, align="<<<>>><", width=painter.width))

@@ -1,0 +1,155 @@
+"""Everything of a run that advances, in one place, and how it becomes tensors and JSON for a checkpoint.
+
+What is not in here cannot influence training after a resume: that is what makes a resume exact.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from groundup.contract import Objective, Source
+
+
+class PlayerOptimizer(Protocol):
+    """What the engine asks of one player's optimizer."""
+
+    @property
+    def parameters(self) -> list[Tensor]: ...
+    def learning_rate(self, step: int) -> float: ...
+    def step(self, step: int) -> None: ...
+    def zero_grad(self) -> None: ...
+    def state_dict(self) -> dict[str, Tensor]: ...
+    def load_state_dict(self, state: dict[str, Tensor]) -> None: ...
+
+
+@dataclass
+class StepResult:
+    """What the last update measured. `loss` is nats per target, `norm` the gradient norm before clipping."""
+
+    loss: float
+    weight: float
+    norm: float
+    learning_rate: float
+    accepted: bool
+
+
+class Average:
+    """An exponential moving average of the trainable weights (Polyak & Juditsky 1992).
+
+    The decay is warmed up as min(decay, (1 + n) / (10 + n)), so that the random start is soon forgotten.
+    """
+
+    def __init__(self, module: nn.Module, decay: float) -> None:
+        self.decay, self.updates = decay, 0
+        self.live = {name: p for name, p in module.named_parameters() if p.requires_grad}
+        self.shadow = {name: p.detach().clone() for name, p in self.live.items()}
+
+    @torch.no_grad()
+    def update(self) -> None:
+        """Move the average towards the weights after an update."""
+        decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
+        self.updates += 1
+        torch._foreach_lerp_(list(self.shadow.values()), list(self.live.values()), 1.0 - decay)
+
+    @contextmanager
+    def applied(self) -> Iterator[None]:
+        """Within the block the module holds the averaged weights."""
+        kept = {name: p.data for name, p in self.live.items()}
+        for name, parameter in self.live.items():
+            parameter.data = self.shadow[name]
+        try:
+            yield
+        finally:
+            for name, parameter in self.live.items():
+                parameter.data = kept[name]
+
+
+@dataclass
+class State:
+    """A run at one moment.
+
+    Attributes:
+        step: updates done.
+        module: the network (all players' networks under one root).
+        optimizers: by turn.
+        seconds: time spent in training steps so far, over all sessions.
+        last: what the last update measured.
+    """
+
+    module: nn.Module
+    optimizers: dict[str, PlayerOptimizer]
+    source: Source
+    objective: Objective
+    average: Average | None = None
+    step: int = 0
+    seconds: float = 0.0
+    last: StepResult | None = None
+    best: dict[str, Tensor] = field(default_factory=dict)
+
+    def tensors(self) -> dict[str, dict[str, Tensor]]:
+        """What goes into safetensors files, by file name, under canonical names."""
+        groups: dict[str, dict[str, Tensor]] = {"model": dict(self.module.state_dict()), "optimizer": {}}
+        for turn, optimizer in self.optimizers.items():
+            groups["optimizer"].update({f"{turn}/{k}": v for k, v in optimizer.state_dict().items()})
+        if self.average is not None:
+            groups["average"] = dict(self.average.shadow)
+        if self.best:
+            groups["best"] = dict(self.best)
+        return groups
+
+    def load_tensors(self, groups: dict[str, dict[str, Tensor]]) -> None:
+        """Put back what `tensors` gave; a missing or unexpected name is refused by torch's strict loading."""
+        self.module.load_state_dict(groups["model"], strict=True)
+        for turn, optimizer in self.optimizers.items():
+            prefix = f"{turn}/"
+            own = {k[len(prefix) :]: v for k, v in groups["optimizer"].items() if k.startswith(prefix)}
+            optimizer.load_state_dict(own)
+        if self.average is not None:
+            for name, value in groups["average"].items():
+                self.average.shadow[name].copy_(value)
+        self.best = dict(groups.get("best", {}))
+
+    def numbers(self) -> dict[str, Any]:
+        """What goes into state.json."""
+        return {
+            "step": self.step,
+            "seconds": self.seconds,
+            "source": self.source.state_dict(),
+            "objective": self.objective.state_dict(),
+            "average_updates": self.average.updates if self.average else 0,
+            "random": random_state(),
+        }
+
+    def load_numbers(self, numbers: dict[str, Any]) -> None:
+        """Put back what `numbers` gave."""
+        self.step, self.seconds = numbers["step"], numbers["seconds"]
+        self.source.load_state_dict(numbers["source"])
+        self.objective.load_state_dict(numbers["objective"])
+        if self.average is not None:
+            self.average.updates = numbers["average_updates"]
+        set_random_state(numbers["random"])
+
+
+def random_state() -> dict[str, str]:
+    """The state of torch's global generators, as text."""
+    states = {"cpu": torch.get_rng_state()}
+    if torch.cuda.is_available():
+        states["cuda"] = torch.cuda.get_rng_state()
+    return {name: base64.b64encode(bytes(state.tolist())).decode() for name, state in states.items()}
+
+
+def set_random_state(states: dict[str, str]) -> None:
+    """Put the global generators back."""
+    tensors = {
+        name: torch.tensor(list(base64.b64decode(text)), dtype=torch.uint8) for name, text in states.items()
+    }
+    torch.set_rng_state(tensors["cpu"])
+    if "cuda" in tensors and torch.cuda.is_available():
+        torch.cuda.set_rng_state(tensors["cuda"])

@@ -1,0 +1,109 @@
+"""Pure tensor functions that several parts need. Imports torch alone; no state, no modules, no files.
+
+Shapes: N targets, B rows, T positions, D width, V vocabulary, H heads.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from groundup.contract import IGNORE
+
+CHUNK_ELEMENTS = 1 << 22
+"""Logits held at once by `chunked_cross_entropy`, in elements (16 MiB in float32)."""
+
+
+class _ChunkedCrossEntropy(torch.autograd.Function):
+    """Sum of cross-entropies over hidden states and an output matrix, a few rows of logits at a time.
+
+    The gradient of a *sum* is known up to the scalar that arrives in backward, so both gradients are made
+    in the forward pass, while a chunk of logits is there anyway: logits are never kept nor computed twice.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, hidden_ND: Tensor, weight_VD: Tensor, target_N: Tensor, compute: torch.dtype) -> Tensor:
+        wants_hidden, wants_weight = ctx.needs_input_grad[0], ctx.needs_input_grad[1]
+        weight = weight_VD.to(compute)
+        rows = max(1, CHUNK_ELEMENTS // weight.shape[0])
+        loss_N = torch.empty(hidden_ND.shape[0], dtype=torch.float32, device=hidden_ND.device)
+        grad_hidden = torch.empty_like(hidden_ND) if wants_hidden else None
+        grad_weight = torch.zeros_like(weight_VD) if wants_weight else None
+        for start in range(0, hidden_ND.shape[0], rows):
+            part = slice(start, start + rows)
+            hidden, target = hidden_ND[part].to(compute), target_N[part]
+            logits = (hidden @ weight.T).float()
+            logits -= logits.amax(dim=-1, keepdim=True)
+            picked = logits.gather(1, target[:, None]).squeeze(1)
+            logits.exp_()
+            total = logits.sum(dim=-1)
+            loss_N[part] = total.log() - picked
+            if grad_hidden is None and grad_weight is None:
+                continue
+            logits /= total[:, None]  # now the probabilities: their gradient is p - onehot(target)
+            logits.scatter_add_(1, target[:, None], torch.full_like(picked, -1.0)[:, None])
+            grad = logits.to(compute)
+            if grad_hidden is not None:
+                grad_hidden[part] = grad @ weight
+            if grad_weight is not None:
+                grad_weight.addmm_(grad.T.to(grad_weight.dtype), hidden.to(grad_weight.dtype))
+        ctx.save_for_backward(grad_hidden, grad_weight)
+        return loss_N.sum()
+
+    @staticmethod
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:
+        grad_hidden, grad_weight = ctx.saved_tensors
+        scale = grad_outputs[0]
+        return (
+            None if grad_hidden is None else grad_hidden * scale.to(grad_hidden.dtype),
+            None if grad_weight is None else grad_weight * scale.to(grad_weight.dtype),
+            None,
+            None,
+        )
+
+
+def chunked_cross_entropy(hidden_BTD: Tensor, weight_VD: Tensor, target_BT: Tensor) -> Tensor:
+    """Sum of cross-entropies in nats over the targets that are not IGNORE, a float32 scalar.
+
+    Equal to `cross_entropy(hidden @ weight.T, target, reduction="sum", ignore_index=IGNORE)` in value and
+    gradients, without ever holding more than `CHUNK_ELEMENTS` logits. Under autocast the matrix products
+    run in its dtype, everything else in float32.
+
+    Args:
+        hidden_BTD: final hidden states, any floating dtype.
+        weight_VD: the output matrix.
+        target_BT: int64 class ids or IGNORE.
+    """
+    device = hidden_BTD.device.type
+    compute = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else hidden_BTD.dtype
+    target_N = target_BT.reshape(-1)
+    valid = target_N != IGNORE
+    hidden_ND = hidden_BTD.reshape(-1, hidden_BTD.shape[-1])
+    if not bool(valid.all()):
+        hidden_ND, target_N = hidden_ND[valid], target_N[valid]
+    return _ChunkedCrossEntropy.apply(hidden_ND, weight_VD, target_N, compute)  # type: ignore[no-any-return]
+
+
+def attention_mask(document_BT: Tensor, window: int | None = None) -> Tensor:
+    """Which key each query may see, a bool tensor (B, 1, T, T): the same document, not later, and not
+    farther back than `window` positions (sliding window; the query itself counts). A padding position
+    (document -1) sees itself alone, so that no row of a softmax is empty."""
+    length = document_BT.shape[1]
+    position = torch.arange(length, device=document_BT.device)
+    distance = position[:, None] - position[None, :]
+    near = distance >= 0
+    if window is not None:
+        near &= distance < window
+    same = document_BT[:, :, None] == document_BT[:, None, :]
+    padding = (document_BT < 0)[:, :, None]
+    return ((same & near & ~padding) | (distance == 0))[:, None]
+
+
+def global_norm(tensors: list[Tensor]) -> Tensor:
+    """The 2-norm of all tensors taken as one vector, a float32 scalar."""
+    if not tensors:
+        return torch.zeros(())
+    norms = torch._foreach_norm([t.detach() for t in tensors], 2)
+    return torch.linalg.vector_norm(torch.stack([n.float() for n in norms]))

@@ -1,0 +1,55 @@
+"""What a recipe may say about an optimizer; every derived number may be left out."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from groundup.optim.schedules import ScheduleOptions
+
+
+class _Common(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    learning_rate: float | None = Field(
+        default=None, gt=0.0, le=10.0, allow_inf_nan=False, description="peak rate; derived from the width"
+    )
+    weight_decay: float = Field(
+        default=0.1, ge=0.0, le=1.0, description="decoupled decay; spares norms, biases and embeddings"
+    )
+    schedule: ScheduleOptions = Field(default_factory=ScheduleOptions, description="how the rate moves")
+    clip: float | None = Field(default=1.0, gt=0.0, description="largest gradient norm; null: no clipping")
+
+
+class AdamWOptions(_Common):
+    """AdamW (Loshchilov & Hutter 2019, arXiv:1711.05101)."""
+
+    kind: Literal["adamw"]
+    beta1: float = Field(default=0.9, ge=0.0, lt=1.0, description="decay of the mean gradient")
+    beta2: float = Field(default=0.95, ge=0.0, lt=1.0, description="decay of the mean squared gradient")
+    epsilon: float = Field(default=1e-8, gt=0.0, description="added to the root of the mean square")
+
+
+class SGDOptions(_Common):
+    """Stochastic gradient descent with momentum."""
+
+    kind: Literal["sgd"]
+    momentum: float = Field(default=0.9, ge=0.0, lt=1.0, description="share of the last update kept")
+    nesterov: bool = Field(default=False, description="look ahead along the momentum")
+
+
+class MuonOptions(_Common):
+    """Muon for the hidden matrices, AdamW for embeddings, head, norms and biases."""
+
+    kind: Literal["muon"]
+    momentum: float = Field(default=0.95, ge=0.0, lt=1.0, description="share of the last update kept")
+    iterations: int = Field(default=5, ge=1, le=20, description="Newton–Schulz steps")
+    adamw_scale: float = Field(
+        default=1.0, gt=0.0, description="the AdamW part's rate, as a multiple of learning_rate"
+    )
+    beta1: float = Field(default=0.9, ge=0.0, lt=1.0, description="AdamW part: decay of the mean gradient")
+    beta2: float = Field(default=0.95, ge=0.0, lt=1.0, description="AdamW part: decay of the mean square")
+
+
+OptimizerOptions = Annotated[AdamWOptions | SGDOptions | MuonOptions, Field(discriminator="kind")]

@@ -1,0 +1,1 @@
+"""Functions applied to a finished model: compile, recompute. The model never knows."""

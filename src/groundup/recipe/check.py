@@ -1,0 +1,219 @@
+"""The rules between fields: what no single type can say. Every fault is gathered and told at once.
+
+A field that is set but has no effect in this recipe is a fault like any other: whoever wrote it expects it to
+do something.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from pydantic import BaseModel
+
+from groundup.data.options import PrepareOptions
+from groundup.errors import GroundupError
+from groundup.recipe.faults import Places, raise_all
+from groundup.recipe.tree import ChatData, Recipe
+
+SIZES = (
+    "depth", "width", "layers", "heads", "key_value_heads", "head_size", "hidden", "context",
+    "rotary_base", "norm_epsilon", "query_key_norm", "sliding_window", "tied", "family",
+)  # fmt: skip
+
+BUDGETS = ("steps", "tokens", "minutes", "epochs")
+
+
+class _Check:
+    """Carries the places, so that each rule is one line of logic and one of words."""
+
+    def __init__(self, recipe: Recipe, places: Places) -> None:
+        self.recipe, self.places = recipe, places
+
+    def fault(self, code: str, path: str, what: str, why: str, fix: str) -> GroundupError:
+        """A fault at a dotted path."""
+        steps = tuple(path.split("."))
+        return GroundupError(
+            code, what, where=f"{path} ({self.places.of(steps)})", why=why, fix=fix, exit_code=2
+        )
+
+    def unused(self, path: str, because: str, fix: str) -> GroundupError:
+        """A field that is set and would do nothing."""
+        why = "a field that is set but does nothing is more likely a mistake than a wish"
+        return self.fault("E-RECIPE-030", path, f"{path} has no effect: {because}", why, fix)
+
+    def all(self) -> Iterator[GroundupError]:
+        """Every cross-field fault."""
+        yield from self.model()
+        yield from self.data()
+        yield from self.budget()
+        yield from self.optim()
+        yield from self.events()
+
+    def model(self) -> Iterator[GroundupError]:
+        model, tokenizer = self.recipe.model, self.recipe.tokenizer
+        if model.init_from is not None:
+            for name in SIZES:
+                if _given(model, name) and name != "context":
+                    yield self.unused(
+                        f"model.{name}",
+                        "model.init_from brings the sizes of its model",
+                        f"remove model.{name}",
+                    )
+            if tokenizer is not None:
+                yield self.unused(
+                    "tokenizer", "model.init_from brings its tokenizer, which its weights belong to",
+                    "remove the tokenizer section",
+                )  # fmt: skip
+            return
+        if model.depth is None and (model.width is None or model.layers is None):
+            yield self.fault(
+                "E-RECIPE-031", "model", "the size of the model is not said",
+                "one dial derives the rest: depth N gives N layers of width 64 N",
+                "set model.depth=4   (or model.width and model.layers, or model.init_from=RUN)",
+            )  # fmt: skip
+            return
+        yield from self.heads()
+
+    def heads(self) -> Iterator[GroundupError]:
+        model = self.recipe.model
+        width = model.width or 64 * (model.depth or 1)
+        if model.heads and not model.head_size and (width % model.heads or (width // model.heads) % 2):
+            yield self.fault(
+                "E-RECIPE-032", "model.heads",
+                f"model.heads {model.heads} does not divide the width {width} into even parts",
+                "each head takes an equal, even share of the width",
+                f"set model.heads={_divisor(width, model.heads)} or set model.head_size",
+            )  # fmt: skip
+        if not model.heads and width % (model.head_size or 64) and model.head_size:
+            yield self.fault(
+                "E-RECIPE-032", "model.head_size",
+                f"model.head_size {model.head_size} does not divide the width {width}",
+                "the number of heads is derived as width / head_size", "set model.heads too, or another size",
+            )  # fmt: skip
+        heads = model.heads or max(1, width // (model.head_size or 64))
+        if model.key_value_heads and heads % model.key_value_heads:
+            yield self.fault(
+                "E-RECIPE-033", "model.key_value_heads",
+                f"model.key_value_heads {model.key_value_heads} does not divide the {heads} query heads",
+                "each key-value head serves an equal group of query heads",
+                f"set model.key_value_heads={_divisor(heads, model.key_value_heads)}",
+            )  # fmt: skip
+        context, longest = self.recipe.data.context, model.context
+        if context and longest and context > longest:
+            yield self.fault(
+                "E-RECIPE-034", "data.context", f"data.context {context} > model.context {longest}",
+                "the model has no positions beyond its context",
+                f"set model.context={context} or data.context={longest}",
+            )  # fmt: skip
+
+    def data(self) -> Iterator[GroundupError]:
+        data = self.recipe.data
+        if isinstance(data, ChatData):
+            if data.held_out_files and _given(data, "held_out"):
+                yield self.unused(
+                    "data.held_out", "data.held_out_files names the rows", "remove data.held_out"
+                )
+            return
+        given = [name for name in ("files", "sources", "prepared") if _given(data, name)]
+        if len(given) != 1:
+            said = "none is" if not given else " and ".join(f"data.{name}" for name in given) + " are"
+            yield self.fault(
+                "E-RECIPE-035", "data" if not given else f"data.{given[1]}",
+                f"exactly one of data.files, data.sources and data.prepared says what to learn from; {said} set",
+                "more than one would leave open which text is meant", "keep one of the three",
+            )  # fmt: skip
+        elif given != ["files"]:
+            for name in [n for n in PrepareOptions.model_fields if n != "files" and _given(data, n)]:
+                yield self.unused(
+                    f"data.{name}", f"it belongs to data.files, and this recipe uses data.{given[0]}",
+                    f"move it into each of data.{given[0]}" if given == ["sources"] else f"remove data.{name}",
+                )  # fmt: skip
+        for name, source in data.sources.items():
+            if not source.files:
+                yield self.fault(
+                    "E-RECIPE-035", f"data.sources.{name}", f"data.sources.{name} names no files",
+                    "a source without files gives no rows", f"set data.sources.{name}.files=[…]",
+                )  # fmt: skip
+        if given == ["prepared"] and data.workers:
+            yield self.unused("data.workers", "data.prepared is already prepared", "remove data.workers")
+
+    def budget(self) -> Iterator[GroundupError]:
+        budget = self.recipe.budget
+        given = [name for name in BUDGETS if _given(budget, name)]
+        if len(given) != 1:
+            yield self.fault(
+                "E-RECIPE-036", "budget",
+                f"exactly one of {', '.join(BUDGETS)} says how long to train; "
+                + (f"{', '.join(given)} are set" if given else "none is set"),
+                "the number of steps is derived from it", "set budget.minutes=10",
+            )  # fmt: skip
+        context, rows = self.recipe.data.context, budget.micro_batch
+        tokens = budget.tokens_per_step
+        if tokens and context and tokens % (context * (rows or 1)):
+            unit = context * (rows or 1)
+            near = max(unit, round(tokens / unit) * unit)
+            yield self.fault(
+                "E-RECIPE-037", "budget.tokens_per_step",
+                f"budget.tokens_per_step {tokens} is not a multiple of {unit} "
+                f"(context {context} × micro_batch {rows or 1})",
+                "a step is made of whole micro-batches of whole rows", f"set budget.tokens_per_step={near}",
+            )  # fmt: skip
+
+    def optim(self) -> Iterator[GroundupError]:
+        if set(self.recipe.optim) != {"model"}:
+            yield self.fault(
+                "E-RECIPE-038", "optim", f"optim names the players {sorted(self.recipe.optim)}",
+                "next_token has one player, the model", "give optim one entry: model",
+            )  # fmt: skip
+        for player, options in self.recipe.optim.items():
+            schedule, steps = options.schedule, self.recipe.budget.steps
+            if schedule.warmup and steps and schedule.warmup > steps:
+                yield self.fault(
+                    "E-RECIPE-039", f"optim.{player}.schedule.warmup",
+                    f"a warm-up of {schedule.warmup} steps is longer than the run of {steps}",
+                    "the peak learning rate would never be reached",
+                    f"set optim.{player}.schedule.warmup={max(1, steps // 50)}",
+                )  # fmt: skip
+            if schedule.decay is not None and schedule.kind != "warmup_stable_decay":
+                yield self.unused(
+                    f"optim.{player}.schedule.decay", f"the {schedule.kind} schedule has no such phase",
+                    "remove it, or set kind: warmup_stable_decay",
+                )  # fmt: skip
+            if _given(schedule, "final") and schedule.kind == "constant":
+                yield self.unused(
+                    f"optim.{player}.schedule.final", "a constant schedule ends as it begins", "remove it"
+                )
+
+    def events(self) -> Iterator[GroundupError]:
+        events, guard = self.recipe.events, self.recipe.guard
+        if events.early_stopping and events.evaluate_every == 0:
+            yield self.unused(
+                "events.early_stopping", "events.evaluate_every is 0", "set events.evaluate_every"
+            )
+        if events.evaluate_every == 0 and _given(events, "evaluate_tokens"):
+            yield self.unused("events.evaluate_tokens", "events.evaluate_every is 0", "remove one of the two")
+        if events.sample_every == 0 and events.prompts:
+            yield self.unused("events.prompts", "events.sample_every is 0", "remove one of the two")
+        if guard.rewind and events.save_every == 0:
+            yield self.unused(
+                "guard.rewind", "events.save_every is 0, so there is no checkpoint to go back to",
+                "set events.save_every",
+            )  # fmt: skip
+
+
+def check(recipe: Recipe, places: Places | None = None) -> None:
+    """Raise every cross-field fault of the recipe as one error."""
+    raise_all(list(_Check(recipe, places or Places("recipe")).all()))
+
+
+def _given(options: BaseModel, name: str) -> bool:
+    """Whether a field was set to something other than its default."""
+    field = type(options).model_fields[name]
+    return name in options.model_fields_set and dict(options)[name] != field.get_default(
+        call_default_factory=True
+    )
+
+
+def _divisor(whole: int, near: int) -> int:
+    """The divisor of `whole` nearest to `near`."""
+    return min((d for d in range(1, whole + 1) if whole % d == 0), key=lambda d: (abs(d - near), d))

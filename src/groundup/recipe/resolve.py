@@ -1,0 +1,148 @@
+"""Derived numbers: a new frozen recipe in which nothing is left open, made in two steps.
+
+`resolve` fills in what follows from the recipe alone (sizes, batch, rates). `resolve_steps` fills in what
+also needs the data and the measured speed (steps, warm-up, intervals). What is set explicitly always wins.
+The rules were measured on small models; `notes/log.md` has the figures.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, TypeVar
+
+from pydantic import BaseModel
+
+from groundup.models.llama import LlamaOptions
+from groundup.recipe.tree import ModelOptions, Recipe
+
+M = TypeVar("M", bound=BaseModel)
+
+HEAD_SIZE = 64
+DEFAULT_CONTEXT = 256
+TOKENS_AT_ONCE = {"cpu": 4096, "other": 32768}
+"""Tokens of one micro-batch: on a CPU what stays in its caches, elsewhere what fills the device."""
+
+
+def with_fields(options: M, **fields: Any) -> M:
+    """A copy with these fields set; the result is validated again."""
+    return type(options).model_validate({**options.model_dump(exclude_unset=True), **fields})
+
+
+def fill(options: M, **derived: Any) -> M:
+    """A copy in which fields that are None take the derived value."""
+    now = dict(options)
+    return options.model_copy(update={name: value for name, value in derived.items() if now[name] is None})
+
+
+def sizes(model: ModelOptions, context: int) -> ModelOptions:
+    """The dial turned into explicit sizes; explicit ones stay."""
+    width = model.width or HEAD_SIZE * (model.depth or 1)
+    head_size = model.head_size or (width // model.heads if model.heads else min(HEAD_SIZE, width))
+    heads = model.heads or max(1, width // head_size)
+    return fill(
+        model,
+        context=context,
+        width=width,
+        layers=model.depth,
+        heads=heads,
+        key_value_heads=heads,
+        head_size=head_size,
+        hidden=max(8, round(width * 8 / 3 / 32) * 32),
+        rotary_base=10000.0,
+        norm_epsilon=1e-5,
+        query_key_norm=True,
+        tied=True,
+    )
+
+
+def architecture(model: ModelOptions, vocabulary: int) -> LlamaOptions:
+    """The network's options of a resolved model section."""
+    fields = {name: value for name, value in dict(model).items() if name in LlamaOptions.model_fields}
+    return LlamaOptions(vocabulary=vocabulary, **fields)
+
+
+def resolve(recipe: Recipe, *, device: str, base: LlamaOptions | None = None) -> Recipe:
+    """Fill in what follows from the recipe alone.
+
+    Args:
+        recipe: checked.
+        device: device type that will be used.
+        base: the architecture of model.init_from, if there is one.
+    """
+    context = recipe.data.context or recipe.model.context or (base.context if base else DEFAULT_CONTEXT)
+    model = recipe.model if base else sizes(recipe.model, context)
+    width = base.width if base else model.width or 0
+    unit = max(1, width // HEAD_SIZE)
+    budget = recipe.budget
+    at_once = TOKENS_AT_ONCE.get(device, TOKENS_AT_ONCE["other"])
+    wanted = budget.tokens_per_step or max(4096, 256 * unit**2)
+    rows = max(1, round(wanted / context))
+    if budget.tokens_per_step is None and budget.micro_batch is not None:
+        rows = math.ceil(rows / budget.micro_batch) * budget.micro_batch
+    micro = budget.micro_batch or _largest_divisor(rows, max(1, at_once // context))
+    return recipe.model_copy(
+        update={
+            "model": model,
+            "data": recipe.data.model_copy(update={"context": context}),
+            "budget": budget.model_copy(update={"tokens_per_step": rows * context, "micro_batch": micro}),
+            "optim": {
+                name: _rates(options, width, base is not None) for name, options in recipe.optim.items()
+            },
+        }
+    )
+
+
+def _rates(options: Any, width: int, fine_tuning: bool) -> Any:
+    peak = {"muon": 4e-3, "adamw": 3e-3, "sgd": 0.1}[options.kind]
+    rate = peak * math.sqrt(256 / width) * (0.25 if fine_tuning else 1.0)
+    return fill(options, learning_rate=float(f"{rate:.3g}"))
+
+
+def resolve_steps(recipe: Recipe, *, rows_per_epoch: int, seconds_per_step: float | None) -> Recipe:
+    """Fill in the number of steps and what depends on it.
+
+    Args:
+        recipe: after `resolve`.
+        rows_per_epoch: packed rows in one pass over the training data.
+        seconds_per_step: measured; needed for a budget in minutes alone.
+    """
+    budget, events = recipe.budget, recipe.events
+    tokens_per_step, context = budget.tokens_per_step or 1, recipe.data.context or 1
+    if budget.steps is not None:
+        steps = budget.steps
+    elif budget.tokens is not None:
+        steps = math.ceil(budget.tokens / tokens_per_step)
+    elif budget.epochs is not None:
+        steps = math.ceil(budget.epochs * rows_per_epoch * context / tokens_per_step)
+    else:
+        steps = int((budget.minutes or 0.0) * 60 / (seconds_per_step or 1.0))
+    steps = max(1, steps)
+    optim = {
+        name: options.model_copy(update={"schedule": _schedule(options.schedule, steps)})
+        for name, options in recipe.optim.items()
+    }
+    quarter = math.ceil(steps / 4)
+    return recipe.model_copy(
+        update={
+            "budget": budget.model_copy(
+                update={"steps": steps, "tokens": None, "minutes": None, "epochs": None}
+            ),
+            "optim": optim,
+            "events": fill(
+                events,
+                log_every=max(1, steps // 100),
+                save_every=math.ceil(steps / 5),
+                evaluate_every=quarter,
+                sample_every=quarter,
+            ),
+        }
+    )
+
+
+def _schedule(schedule: Any, steps: int) -> Any:
+    decay = 0.5 if schedule.kind == "warmup_stable_decay" else None
+    return fill(schedule, warmup=min(steps // 2, max(1, round(0.02 * steps))), decay=decay)
+
+
+def _largest_divisor(whole: int, limit: int) -> int:
+    return max(d for d in range(1, min(whole, limit) + 1) if whole % d == 0)

@@ -1,0 +1,105 @@
+"""Scores before and after a run, and what they say: the `evaluations` of results.json and report.json."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from groundup.evaluation import METRICS, AnswerScores, TextScores, measure
+from groundup.evaluation.compare import compare
+from groundup.models.llama import Llama
+from groundup.run.measuring import (
+    ANSWER_METRICS,
+    TEXT_METRICS,
+    data_name,
+    score_conversations,
+    score_texts,
+)
+
+if TYPE_CHECKING:
+    from groundup.run.assemble import Parts
+
+MOST_ANSWERS = 200
+"""Held-out questions that the model answers itself before and after; the loss is measured on the same."""
+
+FIELDS: dict[type, tuple[str, ...]] = {TextScores: TextScores._fields, AnswerScores: AnswerScores._fields}
+
+
+@dataclass
+class Scores:
+    """Scores by the name of the data they were taken on."""
+
+    by_data: dict[str, TextScores | AnswerScores]
+    partial: bool = False
+
+    def as_dict(self) -> dict[str, Any]:
+        """For a JSON file."""
+        found = {
+            name: {"kind": type(scores).__name__, **{k: v.tolist() for k, v in scores._asdict().items()}}
+            for name, scores in self.by_data.items()
+        }
+        return {"scores": found, "partial": self.partial}
+
+    @classmethod
+    def from_dict(cls, said: dict[str, Any]) -> Scores:
+        """What `as_dict` gave."""
+        kinds = {kind.__name__: kind for kind in FIELDS}
+        by_data = {}
+        for name, entry in said["scores"].items():
+            kind = kinds[entry["kind"]]
+            by_data[name] = kind(**{field: np.array(entry[field]) for field in FIELDS[kind]})
+        return cls(by_data, said["partial"])
+
+
+def score_all(module: torch.nn.Module, parts: Parts, *, final: bool) -> Scores:
+    """Score the held-out data: all of it if `final`, else as much as the evaluations while training take."""
+    assert isinstance(module, Llama)
+    dtype = torch.bfloat16 if parts.precision == "bfloat16" else None
+    if parts.chats is not None:
+        examples = parts.chats.held_out[:MOST_ANSWERS]
+        if not examples:
+            return Scores({})
+        scores = score_conversations(module, parts, examples, answers=final, autocast=dtype)
+        return Scores({data_name("main"): scores}, partial=not final)
+    assert parts.texts is not None
+    context = parts.recipe.data.context or parts.options.context
+    by_data: dict[str, TextScores | AnswerScores] = {
+        data_name(name): score_texts(
+            module,
+            documents,
+            context=context,
+            stride=max(1, context // 2) if final else context,
+            limit=None if final else parts.recipe.events.evaluate_tokens,
+            device=parts.device,
+            autocast=dtype,
+        )
+        for name, documents in parts.texts.held_out.items()
+    }
+    return Scores(by_data, partial=not final)
+
+
+def evaluations(stage: str, before: Scores, after: Scores) -> list[dict[str, Any]]:
+    """[{stage, data, metric, before, after, low, high, verdict}]: low and high are the 95 % interval of
+    `after`; the verdict is there when both were measured on the same units."""
+    lines = []
+    for data, scores in after.by_data.items():
+        names = TEXT_METRICS if isinstance(scores, TextScores) else ANSWER_METRICS
+        earlier = before.by_data.get(data)
+        same = earlier is not None and len(earlier[0]) == len(scores[0]) and not before.partial
+        verdicts = {c.metric: c for c in compare(earlier, scores, names)} if same and earlier else {}
+        for name in names:
+            interval = measure(name, scores)
+            line: dict[str, Any] = {"stage": stage, "data": data, "metric": name}
+            line |= {"before": measure(name, earlier).value if earlier is not None else None}
+            if before.partial and name in ("exact_match", "f1", "ended"):
+                line["before"] = None  # the model was not asked to answer before
+            line |= {"after": interval.value, "low": interval.low, "high": interval.high}
+            line["higher_is_better"] = METRICS[name].higher_is_better
+            if name in verdicts:
+                change = verdicts[name].difference
+                line |= {"verdict": verdicts[name].verdict, "change": [change.low, change.high]}
+            lines.append(line)
+    return lines

@@ -1,0 +1,56 @@
+"""A resume is a resume: the recipe given now is compared with the one that the run began with (R9)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from groundup.errors import GroundupError
+from groundup.recipe import difference, format_difference, load
+from groundup.recipe.tree import Recipe
+
+SOURCE, RESOLVED = "recipe.source.yaml", "recipe.yaml"
+ARCHITECTURE = ("model", "tokenizer", "data", "objective", "seed")
+"""Sections that decide what the weights are and which rows they have seen: never changed on the way."""
+
+
+def reconcile(
+    recipe: Recipe, folder: Path, *, accept_changes: bool, say: Callable[[str], None]
+) -> Recipe:
+    """The resolved recipe to go on with.
+
+    Raises:
+        GroundupError: E-RUN-003 the architecture or data changed; E-RUN-004 something else changed and was
+            not accepted.
+    """
+    began = load(folder / SOURCE, [], Recipe)
+    resolved = load(folder / RESOLVED, [], Recipe)
+    changes = difference(began, recipe)
+    if not changes or not difference(resolved, recipe):
+        return resolved
+    shown = format_difference(changes)
+    fixed = [change for change in changes if change.path[0] in ARCHITECTURE]
+    if fixed:
+        raise GroundupError(
+            "E-RUN-003",
+            f"the recipe changed in {len(fixed)} fields that a resume cannot change",
+            where=shown,
+            why="model, data and seed decide what the weights are and which rows come next",
+            fix="put them back, or start a new run with model.init_from=" + str(folder),
+            exit_code=2,
+        )
+    if not accept_changes:
+        raise GroundupError(
+            "E-RUN-004",
+            f"the recipe changed in {len(changes)} fields since the run began",
+            where=shown,
+            why="a resume with other settings is no longer the same run",
+            fix="put them back, or add --accept-changes to go on with the new values",
+            exit_code=2,
+        )
+    say(f"accepted changes:\n{shown}")
+    sections = {change.path[0] for change in changes}
+    updated = {name: dict(recipe)[name] for name in sections}
+    if "budget" in sections and recipe.budget.steps is None:
+        updated["budget"] = recipe.budget  # measured again
+    return resolved.model_copy(update={str(name): value for name, value in updated.items()})

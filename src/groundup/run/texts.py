@@ -1,0 +1,151 @@
+"""A recipe's text: prepared once into the run folder, then packed rows for training and documents to measure."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from groundup.data.options import PrepareOptions
+from groundup.data.pack import TextPacker
+from groundup.data.prepare import Corpus, clean_corpus, tokenize_corpus
+from groundup.data.shards import TokenSet
+from groundup.data.stream import PackedStream
+from groundup.errors import GroundupError
+from groundup.recipe.tree import Recipe, TextData
+from groundup.text.options import TokenizerOptions
+from groundup.text.tokenizer import Tokenizer
+from groundup.text.train import train_tokenizer
+
+Say = Callable[[str], None]
+
+DEFAULT_VOCABULARY = 4096
+TOKENS = "tokens"
+"""The folder of the token shards inside a folder of prepared data."""
+MAIN = "main"
+"""The name of the only source of a recipe without a mixture."""
+
+
+@dataclass
+class PreparedTexts:
+    """Tokenized sources, by name."""
+
+    tokenizer: Tokenizer
+    train: dict[str, TokenSet]
+    held_out: dict[str, TokenSet]
+    weights: dict[str, float]
+    cards: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def bytes_per_target(self) -> float:
+        """UTF-8 bytes of training text for each target, mixed as the rows are."""
+        total = sum(self.weights.values())
+        shares = {name: weight / total for name, weight in self.weights.items()}
+        return sum(
+            share * self.train[name].num_bytes / max(1, self.train[name].num_tokens - self.train[name].num_documents)
+            for name, share in shares.items()
+        )
+
+    def packers(self, *, context: int, seed: int) -> dict[str, TextPacker]:
+        """One packer for each source."""
+        return {
+            name: TextPacker(documents, context=context, seed=seed + number, pad_id=self.tokenizer.pad_id)
+            for number, (name, documents) in enumerate(self.train.items())
+        }
+
+
+def prepare_texts(
+    recipe: Recipe, folder: Path, tokenizer: Tokenizer | None, *, say: Say, workers: int = 0
+) -> PreparedTexts:
+    """Clean, train the tokenizer if there is none yet, and tokenize; what is already done is found again.
+
+    Args:
+        recipe: with text data.
+        folder: where the prepared data goes, such as RUN/data.
+        tokenizer: of the model to go on with; None trains one on the training part.
+        say: receives lines of progress.
+        workers: processes; 0 for all usable cores.
+    """
+    data = recipe.data
+    assert isinstance(data, TextData)
+    if data.prepared is not None:
+        return _already_prepared(Path(data.prepared).expanduser(), tokenizer)
+    sources = {name: _preparation(source) for name, source in data.sources.items()} or {MAIN: _preparation(data)}
+    weights = {name: source.weight for name, source in data.sources.items()} or {MAIN: 1.0}
+    folders = {name: folder if name == MAIN else folder / name for name in sources}
+    corpora = {
+        name: clean_corpus(options, folders[name], workers=workers, progress=say)
+        for name, options in sources.items()
+    }
+    if tokenizer is None:
+        tokenizer = _own_tokenizer(recipe.tokenizer, corpora, folder, say)
+    train, held_out = {}, {}
+    for name, corpus in corpora.items():
+        sets = tokenize_corpus(corpus, tokenizer, folders[name] / TOKENS, workers=workers)
+        train[name] = sets["train"]
+        if "held_out" in sets and sets["held_out"].num_documents:
+            held_out[name] = sets["held_out"]
+    cards = {name: corpus.card for name, corpus in corpora.items()}
+    return PreparedTexts(tokenizer, train, held_out, weights, cards)
+
+
+def _preparation(options: PrepareOptions) -> PrepareOptions:
+    """The part of a section that preparation knows."""
+    return PrepareOptions(**{name: dict(options)[name] for name in PrepareOptions.model_fields})
+
+
+def _own_tokenizer(
+    options: TokenizerOptions | None, corpora: dict[str, Corpus], folder: Path, say: Say
+) -> Tokenizer:
+    """The tokenizer that was trained here before with the same options on the same text, or a new one."""
+    options = options or TokenizerOptions(kind="bpe", vocabulary=DEFAULT_VOCABULARY)
+    wanted = {
+        "options": options.model_dump(),
+        "texts": {name: corpus.digest for name, corpus in corpora.items()},
+    }
+    note = folder / "tokenizer-made-from.json"
+    try:
+        if json.loads(note.read_text(encoding="utf-8")) == wanted:
+            return Tokenizer.load(folder)
+    except (OSError, ValueError, GroundupError):
+        pass  # there is none yet, or it was made from something else: train it
+
+    def texts() -> Iterator[str]:
+        for corpus in corpora.values():
+            yield from corpus.texts("train")
+
+    say(f"tokenizer: training {options.kind}" + (f" of {options.vocabulary:,}" if options.vocabulary else ""))
+    tokenizer = train_tokenizer(texts(), options)
+    tokenizer.save(folder)
+    note.write_text(json.dumps(wanted, indent=2) + "\n", encoding="utf-8")
+    return tokenizer
+
+
+def _already_prepared(folder: Path, tokenizer: Tokenizer | None) -> PreparedTexts:
+    """Open what `groundup prepare` made."""
+    own = Tokenizer.load(folder)
+    if tokenizer is not None and tokenizer.digest != own.digest:
+        raise GroundupError(
+            "E-DATA-090",
+            "the prepared data was tokenized by another tokenizer than the model's",
+            where=f"{folder}: {own.digest[:12]}, model: {tokenizer.digest[:12]}",
+            why="the same ids would mean other text",
+            fix="groundup prepare --files … --tokenizer MODEL --out DIR   (with the model's tokenizer)",
+        )
+    train = TokenSet.open(folder / TOKENS, "train", tokenizer_digest=own.digest)
+    card_file = folder / "card.json"
+    card = json.loads(card_file.read_text(encoding="utf-8")) if card_file.is_file() else {}
+    held_out = {}
+    if "held_out" in card.get("splits", {"held_out": 1}):
+        held_out = {MAIN: TokenSet.open(folder / TOKENS, "held_out", tokenizer_digest=own.digest)}
+    return PreparedTexts(own, {MAIN: train}, held_out, {MAIN: 1.0}, {MAIN: card})
+
+
+def text_stream(recipe: Recipe, prepared: PreparedTexts) -> PackedStream:
+    """The training stream of a resolved recipe."""
+    packers = prepared.packers(context=recipe.data.context or 0, seed=recipe.seed)
+    return PackedStream(
+        dict(packers), weights=prepared.weights, rows=recipe.budget.micro_batch or 1, seed=recipe.seed
+    )

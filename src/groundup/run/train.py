@@ -1,0 +1,304 @@
+"""A run from a recipe: folder and lock, data, rehearsal, loop, final model, results, report."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import groundup
+from groundup import checkpoint
+from groundup.checkpoint import RunLock
+from groundup.engine.events import EventLog, Listener
+from groundup.engine.loop import Run, train
+from groundup.engine.stop import EXIT_CODES, Stop
+from groundup.errors import GroundupError
+from groundup.machine.memory import PeakMemory
+from groundup.recipe import digest, to_yaml
+from groundup.recipe.resolve import resolve_steps
+from groundup.recipe.tree import Recipe
+from groundup.run import models
+from groundup.run.assemble import RECIPE_FILE, SOURCE_FILE, Parts, assemble, gather, restore
+from groundup.run.measuring import answers_of, sample_prompts
+from groundup.run.plan import plan_of
+from groundup.run.rehearse import rehearse
+from groundup.run.results import Scores, evaluations, score_all
+from groundup.run.resume import reconcile
+
+Say = Callable[[str], None]
+BEFORE_FILE, RESULTS_FILE, PLAN_FILE = "before.json", "results.json", "plan.json"
+
+
+@dataclass
+class Result:
+    """How a run ended."""
+
+    folder: Path
+    outcome: str
+    steps: int
+    seconds: float
+    evaluations: list[dict[str, Any]] = field(default_factory=list)
+    exit_code: int = 0
+
+
+def train_recipe(
+    recipe: Recipe,
+    folder: Path,
+    *,
+    resume: bool = False,
+    accept_changes: bool = False,
+    command: Sequence[str] = (),
+    stage: str = "train",
+    listeners: tuple[Listener, ...] = (),
+    say: Say = lambda line: None,
+) -> Result:
+    """Run a checked recipe in `folder`.
+
+    Args:
+        recipe: checked; a resume compares it with the one that the run began with.
+        folder: the run folder; new or empty, unless `resume`.
+        resume: go on from the newest whole checkpoint (from the beginning if there is none).
+        accept_changes: resume although fields of the recipe changed (never its architecture).
+        command: the command line, for the report.
+        stage: what the evaluations of this run are called.
+        listeners: called with every line of events.jsonl as it is written.
+        say: receives lines of progress before training begins.
+
+    Raises:
+        GroundupError: any fault of recipe, data, machine or run.
+    """
+    if not resume and (folder / RECIPE_FILE).exists():
+        raise GroundupError(
+            "E-RUN-002",
+            "the folder already holds a run",
+            where=str(folder),
+            why="a second run would write over its checkpoints and events",
+            fix="add --resume to go on with it, or choose another folder with --out DIR",
+            exit_code=2,
+        )
+    with RunLock(folder) as lock:
+        if lock.note:
+            say(lock.note)
+        prepared = _begin(recipe, folder, resume=resume, accept_changes=accept_changes, say=say)
+        _note_session(folder, command, resume)
+        return _run(prepared, folder, resume=resume, command=command, stage=stage, listeners=listeners, say=say)
+
+
+def _begin(recipe: Recipe, folder: Path, *, resume: bool, accept_changes: bool, say: Say) -> Parts:
+    """Prepare the data and settle every number; writes the recipes and the plan of a new run."""
+    settled: Recipe | None = None
+    if resume and (folder / RECIPE_FILE).exists():
+        settled = reconcile(recipe, folder, accept_changes=accept_changes, say=say)
+    parts = gather(settled or recipe, folder, say=say)
+    if settled is not None and settled.budget.steps is not None:
+        rehearsal, seconds = None, None
+        parts.recipe = resolve_steps(parts.recipe, rows_per_epoch=parts.rows_per_epoch, seconds_per_step=1.0)
+    else:
+        parts.recipe = decide_compile(parts)
+        rehearsal = rehearse(parts)
+        seconds = rehearsal.step(accumulate(parts.recipe))
+        parts.recipe = resolve_steps(
+            parts.recipe, rows_per_epoch=parts.rows_per_epoch, seconds_per_step=seconds
+        )
+        write_json(folder / PLAN_FILE, {"predicted": plan_of(parts, seconds)})
+        (folder / SOURCE_FILE).write_text(to_yaml(recipe), encoding="utf-8")
+    (folder / RECIPE_FILE).write_text(to_yaml(parts.recipe), encoding="utf-8")
+    return parts
+
+
+def accumulate(recipe: Recipe) -> int:
+    """Micro-batches of one step."""
+    rows = (recipe.budget.tokens_per_step or 1) // (recipe.data.context or 1)
+    return rows // (recipe.budget.micro_batch or 1)
+
+
+COMPILE_PAYS_FROM_SECONDS = 1800.0
+"""A CPU needs one to two minutes to compile a block and gains about a tenth: see notes/log.md."""
+
+
+def decide_compile(parts: Parts) -> Recipe:
+    """`compile: auto` turned into on or off: on an accelerator, or for a CPU run of at least half an hour."""
+    recipe = parts.recipe
+    if recipe.hardware.compile != "auto":
+        return recipe
+    minutes = recipe.budget.minutes
+    long = minutes is not None and minutes * 60 >= COMPILE_PAYS_FROM_SECONDS
+    worth = parts.device.type == "cuda" or (long and parts.device.type == "cpu")
+    hardware = recipe.hardware.model_copy(update={"compile": "on" if worth else "off"})
+    return recipe.model_copy(update={"hardware": hardware})
+
+
+def _run(
+    parts: Parts,
+    folder: Path,
+    *,
+    resume: bool,
+    command: Sequence[str],
+    stage: str,
+    listeners: tuple[Listener, ...],
+    say: Say,
+) -> Result:
+    stop = Stop()
+    with stop.listening(), PeakMemory(parts.device) as memory:
+        run, log, save = assemble(parts, folder, listeners=listeners, stop=stop)
+        try:
+            resumed = resume and _resume(run, log, folder, say)
+            if not resumed:
+                log.cut(0)
+                _log_start(log, parts)
+            before = _before(run, parts, folder)
+            outcome = _train_on(run, log, folder)
+        except GroundupError as error:
+            log.write("end", run.state.step, outcome="failed", reason=str(error))
+            _finish(run, parts, folder, "failed", command, memory, None)
+            raise
+        if outcome in EXIT_CODES:
+            save()
+            log.write("end", run.state.step, outcome="stopped", reason=outcome)
+            _finish(run, parts, folder, "stopped", command, memory, None)
+            return Result(
+                folder, "stopped", run.state.step, run.state.seconds, exit_code=EXIT_CODES[outcome]
+            )
+        _final_weights(run)
+        after = score_all(run.state.module, parts, final=True)
+        found = evaluations(stage, before, after)
+        if not (parts.recipe.events.save_every and run.state.step % parts.recipe.events.save_every == 0):
+            save()
+        checkpoint.save_model(
+            folder / "model", tensors=run.state.module.state_dict(), files=parts.small_files()
+        )
+        log.write("end", run.state.step, outcome=outcome, reason="")
+        _finish(run, parts, folder, outcome, command, memory, found)
+        return Result(folder, outcome, run.state.step, run.state.seconds, found)
+
+
+def _resume(run: Run, log: EventLog, folder: Path, say: Say) -> bool:
+    """Put the run back to its newest whole checkpoint; False if it has none yet."""
+    found = checkpoint.newest(folder / "checkpoints")
+    for path, problems in found.rejected:
+        say(f"checkpoint {path.name} is not whole ({problems[0].file}: {problems[0].what}); going back")
+    if found.path is None:
+        say("no whole checkpoint yet: starting from the beginning")
+        return False
+    restore(run, log, checkpoint.load(found.path))
+    say(f"resuming after step {found.step}")
+    return True
+
+
+def _train_on(run: Run, log: EventLog, folder: Path) -> str:
+    """The loop, started again after every rewind."""
+    while (outcome := train(run)) == "rewind":
+        source = run.state.source.state_dict()
+        found = checkpoint.newest(folder / "checkpoints")
+        if found.path is not None:
+            offset = log.offset
+            saved = checkpoint.load(found.path)
+            saved.state["log_offset"] = offset  # what happened until the spike stays in the log
+            restore(run, log, saved)
+        run.state.source.load_state_dict(source)  # and the rows that led to it are not seen again
+        run.guard.rewind_wanted = False
+    return outcome
+
+
+def _final_weights(run: Run) -> None:
+    """Early stopping hands out the best weights, an average its averaged ones; else they are the last."""
+    state = run.state
+    if state.best:
+        state.module.load_state_dict(state.best)
+    elif state.average is not None:
+        with torch.no_grad():
+            for name, parameter in state.average.live.items():
+                parameter.copy_(state.average.shadow[name])
+
+
+def _before(run: Run, parts: Parts, folder: Path) -> Scores:
+    """What the model scored before its first step; kept in a file, so that a resume knows it too."""
+    path = folder / BEFORE_FILE
+    if run.state.step or path.exists():
+        try:
+            return Scores.from_dict(json.loads(path.read_text(encoding="utf-8")))
+        except (OSError, ValueError, KeyError, TypeError):
+            return Scores({})
+    scores = score_all(run.state.module, parts, final=parts.init_from is not None)
+    write_json(path, scores.as_dict())
+    return scores
+
+
+def _log_start(log: EventLog, parts: Parts) -> None:
+    recipe = parts.recipe
+    log.write(
+        "start",
+        0,
+        recipe_digest=digest(recipe),
+        steps=recipe.budget.steps,
+        parameters=sum(part["parameters"] for part in models.parameter_parts(parts.meta_model())),
+        tokens_per_step=recipe.budget.tokens_per_step,
+        precision=parts.precision,
+        compile=recipe.hardware.compile,
+    )
+
+
+def _finish(
+    run: Run,
+    parts: Parts,
+    folder: Path,
+    outcome: str,
+    command: Sequence[str],
+    memory: PeakMemory,
+    found: list[dict[str, Any]] | None,
+) -> None:
+    """results.json: what the report is made from, beside the events."""
+    ledger = run.state.source.state_dict()["ledger"]
+    cards = parts.texts.cards if parts.texts is not None else {}
+    cut = parts.chats.ledger.get("cut_tokens", 0) if parts.chats is not None else 0
+    data = parts.chats.ledger if parts.chats is not None else {n: c.get("ledger", c) for n, c in cards.items()}
+    prompts = sample_prompts(parts) if found is not None else []
+    module = run.state.module
+    assert isinstance(module, models.Llama)
+    write_json(
+        folder / RESULTS_FILE,
+        {
+            "outcome": outcome,
+            "command": " ".join(command),
+            "recipe_digest": digest(parts.recipe),
+            "steps": run.state.step,
+            "tokens": ledger["seen"],
+            "seconds": run.state.seconds,
+            "measured": {"memory_bytes": memory.peak, "seconds": run.state.seconds},
+            "ledger": {"data": data, "tokens": {**ledger, "cut": cut}},
+            "hardware": parts.hardware(folder),
+            "evaluations": found or [],
+            "samples": answers_of(module, parts, prompts, max_tokens=parts.recipe.events.sample_tokens),
+        },
+    )
+
+
+def _note_session(folder: Path, command: Sequence[str], resume: bool) -> None:
+    """One line for each process that worked here."""
+    line = {
+        "kind": "resume" if resume else "start",
+        "time": datetime.now(UTC).isoformat(timespec="seconds"),
+        "pid": os.getpid(),
+        "host": platform.node(),
+        "command": " ".join(command),
+        "groundup": groundup.__version__,
+        "torch": torch.__version__,
+        "python": sys.version.split()[0],
+    }
+    with (folder / "sessions.jsonl").open("a", encoding="utf-8") as file:
+        file.write(json.dumps(line, ensure_ascii=False) + "\n")
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write a small JSON file whole or not at all."""
+    temporary = path.with_name(f"{path.name}.tmp-{os.getpid()}")
+    temporary.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    temporary.replace(path)

@@ -1,0 +1,33 @@
+"""The byte alphabet: one printable character for each of the 256 bytes, as byte-level tokenizers write it.
+
+A tokenizer.json holds text, yet a token may be any run of bytes. The convention since GPT-2 (Radford et
+al. 2019, `bytes_to_unicode`) keeps the printable bytes of Latin-1 and moves the others behind U+0100. The
+map is one to one, so bytes come back exactly. Nothing here knows of a tokenizer.
+"""
+
+from __future__ import annotations
+
+
+def _characters() -> tuple[str, ...]:
+    printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+    moved = [byte for byte in range(256) if byte not in set(printable)]
+    character = {byte: chr(byte) for byte in printable}
+    character.update({byte: chr(256 + place) for place, byte in enumerate(moved)})
+    return tuple(character[byte] for byte in range(256))
+
+
+CHARACTER_OF_BYTE = _characters()
+BYTE_OF_CHARACTER = {character: byte for byte, character in enumerate(CHARACTER_OF_BYTE)}
+
+
+def spell(data: bytes) -> str:
+    """`data` written in the byte alphabet."""
+    return "".join([CHARACTER_OF_BYTE[byte] for byte in data])
+
+
+def unspell(text: str) -> bytes | None:
+    """The bytes that `text` spells, or None where it holds a character outside the byte alphabet."""
+    found = [BYTE_OF_CHARACTER.get(character) for character in text]
+    if None in found:
+        return None
+    return bytes([byte for byte in found if byte is not None])

@@ -1,0 +1,235 @@
+"""Text to ids and back: the one class that everything else in the project encodes and decodes with.
+
+A thin, strict layer over the `tokenizers` library. What it adds are promises: special tokens come from ids
+alone and never from text, bytes come back exactly, a file from outside is checked before use, and the
+digest names the tokenizer whatever version of the library reads it. Importing this needs no torch.
+"""
+
+from __future__ import annotations
+
+import codecs
+import hashlib
+import json
+import os
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import tokenizers
+
+from groundup.errors import GroundupError, printable
+from groundup.text.alphabet import unspell
+from groundup.text.layout import LARGEST_FILE, malformed, parse
+from groundup.text.options import BEGIN, END, PAD, SPECIALS, TokenizerOptions
+
+__all__ = ["FILE", "SPECIALS", "StreamDecoder", "Tokenizer", "TokenizerOptions", "refuse_surrogates"]
+
+FILE = "tokenizer.json"
+
+
+class Tokenizer:
+    """A trained tokenizer (`groundup.contract.TextEncoder`).
+
+    Made by `load`, `from_json` or `train_tokenizer`. Ids are whole numbers in [0, `vocabulary`).
+    """
+
+    vocabulary: int
+    specials: dict[str, int]
+    digest: str
+    kind: str
+
+    def __init__(self, text: str, where: str = FILE) -> None:
+        document, tokens = parse(text, where)
+        try:
+            # from_buffer tells a bad file by ValueError, from_str by the bare Exception
+            self._library = tokenizers.Tokenizer.from_buffer(text.encode("utf-8"))
+        except ValueError as error:
+            raise malformed(where, str(error)) from error
+        self._library.encode_special_tokens = True
+        self._json = json.dumps(document, ensure_ascii=False, separators=(",", ":"))
+        canonical = json.dumps(document, ensure_ascii=False, separators=(",", ":"), sort_keys=True)
+        self.digest = hashlib.sha256(canonical.encode("utf-8")).hexdigest()
+        self.vocabulary = len(tokens)
+        self.specials = {entry["content"]: entry["id"] for entry in document["added_tokens"]}
+        self.kind = _kind(document["model"])
+        self._bytes = _byte_table(tokens, self.specials, document["model"], where)
+        self._special_ids = frozenset(self.specials.values())
+        for name in self.specials:
+            if not self._special_ids.isdisjoint(self.encode(name)):
+                raise malformed(where, f"the plain text {name!r} would be encoded as the special token")
+
+    @classmethod
+    def load(cls, path: Path) -> Tokenizer:
+        """Read a tokenizer.json, or the one in a folder.
+
+        Raises:
+            GroundupError: E-TOKEN-005 where there is none to read, E-TOKEN-006 where it is malformed.
+        """
+        path = Path(path)
+        file = path / FILE if path.is_dir() else path
+        try:
+            size = file.stat().st_size
+            if size > LARGEST_FILE:
+                raise malformed(str(file), f"{size} bytes, at most {LARGEST_FILE} are read")
+            text = file.read_bytes().decode("utf-8")
+        except UnicodeDecodeError as error:
+            raise malformed(str(file), f"not UTF-8 at byte {error.start}") from error
+        except OSError as error:
+            raise GroundupError(
+                code="E-TOKEN-005",
+                what=f"no tokenizer can be read here: {error.strerror or error}",
+                where=printable(str(file)),
+                why="text cannot be turned into ids, nor ids into text, without it",
+                fix="groundup tokenizer train --files … --vocab N --out DIR   (makes one)\n"
+                "or name the folder that holds tokenizer.json: a run, a checkpoint or a model",
+            ) from error
+        return cls(text, str(file))
+
+    @classmethod
+    def from_json(cls, text: str) -> Tokenizer:
+        """The tokenizer that `to_json` wrote. Raises E-TOKEN-006 where the text is malformed."""
+        return cls(text)
+
+    def to_json(self) -> str:
+        """The content of tokenizer.json, readable by the `tokenizers` library."""
+        return self._json
+
+    def save(self, folder: Path) -> Path:
+        """Write tokenizer.json into `folder`, whole or not at all, and return its path."""
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        temporary = folder / f"{FILE}.tmp-{os.getpid()}"
+        temporary.write_text(self._json + "\n", encoding="utf-8", newline="\n")
+        temporary.replace(folder / FILE)
+        return folder / FILE
+
+    def __reduce__(self) -> tuple[Callable[..., Tokenizer], tuple[str]]:
+        return (Tokenizer, (self._json,))  # worker processes receive a tokenizer as its JSON
+
+    @property
+    def pad_id(self) -> int:
+        """The id of `<|pad|>`: fills rows, is never a target."""
+        return self.specials[PAD]
+
+    @property
+    def begin_id(self) -> int:
+        """The id of `<|begin|>`, the first of every document and conversation."""
+        return self.specials[BEGIN]
+
+    @property
+    def end_id(self) -> int:
+        """The id of `<|end|>`, after every document and every chat turn; generation stops there."""
+        return self.specials[END]
+
+    def encode(self, text: str) -> list[int]:
+        """Ids of `text`. No special token is added, and text that spells one is plain text.
+
+        Raises:
+            GroundupError: E-TOKEN-004 for a lone surrogate, which has no bytes in UTF-8.
+        """
+        try:
+            ids: list[int] = self._library.encode(text, add_special_tokens=False).ids
+        except TypeError as error:
+            refuse_surrogates([text])
+            raise error
+        return ids
+
+    def encode_batch(self, texts: list[str]) -> list[list[int]]:
+        """`encode` of each text, on all cores that the library was given."""
+        try:
+            found = self._library.encode_batch_fast(texts, add_special_tokens=False)
+        except TypeError as error:
+            refuse_surrogates(texts)
+            raise error
+        return [encoding.ids for encoding in found]
+
+    def token_bytes(self, id: int) -> bytes:
+        """The bytes that a token stands for; a special token stands for its name."""
+        if not 0 <= id < self.vocabulary:
+            raise GroundupError(
+                code="E-TOKEN-007",
+                what=f"id {id} is not a token: ids run from 0 to {self.vocabulary - 1}",
+                where="ids to decode",
+                why="the ids were made by another tokenizer, or a model's vocabulary is larger than its own",
+                fix="use the tokenizer.json beside the model that made the ids",
+            )
+        return self._bytes[id]
+
+    def decode_bytes(self, ids: Iterable[int], *, skip_specials: bool = True) -> bytes:
+        """The exact bytes of `ids`, valid UTF-8 or not (a sequence may end inside a character)."""
+        skipped = self._special_ids if skip_specials else frozenset()
+        return b"".join([self.token_bytes(id) for id in ids if id not in skipped])
+
+    def decode(self, ids: Iterable[int], *, skip_specials: bool = True) -> str:
+        """The text of `ids`: exactly what was encoded.
+
+        Bytes that are no UTF-8 (a model may produce such) become U+FFFD. A character whose bytes are cut
+        off by the end is left out, as a stream would leave it out; `decode_bytes` keeps it.
+        """
+        return _utf8().decode(self.decode_bytes(ids, skip_specials=skip_specials))
+
+
+class StreamDecoder:
+    """Text from ids that come one at a time, with no character shown before all its bytes are there.
+
+    The pieces joined equal `Tokenizer.decode` of all ids.
+    """
+
+    def __init__(self, tokenizer: Tokenizer, *, skip_specials: bool = True) -> None:
+        self._tokenizer = tokenizer
+        self._skip_specials = skip_specials
+        self._decoder = _utf8()
+
+    def push(self, id: int) -> str:
+        """The text that became whole with this id; often empty inside a character."""
+        return self._decoder.decode(self._tokenizer.decode_bytes([id], skip_specials=self._skip_specials))
+
+    def flush(self) -> str:
+        """End the stream: an unfinished character is dropped, never shown as U+FFFD. Starts anew."""
+        self._decoder = _utf8()
+        return ""
+
+
+def refuse_surrogates(texts: Iterable[str]) -> None:
+    """Refuse a text with a lone surrogate: half of a UTF-16 pair, which is not a character.
+
+    Raises:
+        GroundupError: E-TOKEN-004 with the place.
+    """
+    for number, text in enumerate(texts):
+        try:
+            text.encode("utf-8")
+        except UnicodeEncodeError as error:
+            raise GroundupError(
+                code="E-TOKEN-004",
+                what=f"lone surrogate U+{ord(text[error.start]):04X} at character {error.start}",
+                where=f"text {number}: {printable(text[max(0, error.start - 20) : error.start + 20])}",
+                why="it is half of a UTF-16 pair and has no bytes in UTF-8, so it cannot come back exactly",
+                fix="replace it before encoding: text.encode('utf-16', 'surrogatepass').decode('utf-16', "
+                "'replace')",
+            ) from error
+
+
+def _utf8() -> codecs.IncrementalDecoder:
+    return codecs.getincrementaldecoder("utf-8")(errors="replace")
+
+
+def _kind(model: dict[str, Any]) -> str:
+    if model["type"] != "BPE":
+        return {"Unigram": "unigram", "WordPiece": "wordpiece"}[model["type"]]
+    if model.get("ignore_merges"):
+        return "char"
+    return "bpe" if model["merges"] else "byte"
+
+
+def _byte_table(
+    tokens: list[str], specials: dict[str, int], model: dict[str, Any], where: str
+) -> list[bytes]:
+    prefix = model["continuing_subword_prefix"] if model["type"] == "WordPiece" else ""
+    table = []
+    for token in tokens:
+        data = token.encode("utf-8") if token in specials else unspell(token.removeprefix(prefix))
+        if data is None:
+            raise malformed(where, f"the token {token!r} is not spelled in the byte alphabet")
+        table.append(data)
+    return table
