@@ -46,7 +46,7 @@ lint: $(VENV)/.installed-test
 	$(BIN)/mypy src
 
 test: lint
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -m "not slow"
 
 bench: $(VENV)/.installed-test
 	$(BIN)/python bench/run.py

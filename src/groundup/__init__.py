@@ -22,7 +22,9 @@ __version__ = "0.1.0"
 __all__ = ["__version__", "load", "train"]
 
 
-def train(recipe: str | Path | dict[str, Any], *overrides: str, out: str | Path | None = None, resume: bool = False) -> Result:
+def train(
+    recipe: str | Path | dict[str, Any], *overrides: str, out: str | Path | None = None, resume: bool = False
+) -> Result:
     """Train what a recipe says.
 
     Args:

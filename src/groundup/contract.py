@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple, Protocol
 
-
 from torch import Tensor
 
 IGNORE = -100

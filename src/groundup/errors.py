@@ -49,9 +49,9 @@ CATALOGUE: dict[str, str] = {
     "E-DATA-014": "A kind of file needs an optional extra that is not installed.",
     "E-DATA-015": "Options of data preparation contradict each other.",
     "E-DATA-016": "Prepared data was made with another tokenizer than the one in use.",
-    "E-DATA-060": "The sources of Python's standard library, from which the corpus is made, are not installed.",
+    "E-DATA-060": "The sources of Python's standard library, which the corpus is made of, are missing.",
     "E-DATA-061": "The fields of fine-tuning rows fit no known layout, so the columns have to be named.",
-    "E-DATA-062": "A fine-tuning row is longer than the context, and over-long rows are set to be refused.",
+    "E-DATA-062": "A fine-tuning row is longer than the context, and over-long rows are refused.",
     "E-EVAL-001": "A metric was asked for that does not exist.",
     "E-EVAL-002": "A metric cannot be measured on the kind of data in these files.",
     "E-EVAL-003": "The loss of some targets is not finite: damaged weights or a diverged training.",
@@ -104,6 +104,7 @@ CATALOGUE: dict[str, str] = {
     "E-USE-004": "An argument of the command has a value that it does not take.",
     "E-USE-005": "`groundup explain` was asked for a code that does not exist.",
     "E-USE-006": "The command has more arguments than this verb takes.",
+    "E-USE-007": "An option has a value outside its range or of another type.",
     "E-USE-020": "A path on the command line does not exist or is not of the kind the verb works on.",
 }
 

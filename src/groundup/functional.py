@@ -83,7 +83,7 @@ def chunked_cross_entropy(hidden_BTD: Tensor, weight_VD: Tensor, target_BT: Tens
     hidden_ND = hidden_BTD.reshape(-1, hidden_BTD.shape[-1])
     if not bool(valid.all()):
         hidden_ND, target_N = hidden_ND[valid], target_N[valid]
-    return _ChunkedCrossEntropy.apply(hidden_ND, weight_VD, target_N, compute)  # type: ignore[no-any-return]
+    return _ChunkedCrossEntropy.apply(hidden_ND, weight_VD, target_N, compute)
 
 
 def attention_mask(document_BT: Tensor, window: int | None = None) -> Tensor:

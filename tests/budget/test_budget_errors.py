@@ -73,6 +73,4 @@ def test_the_five_parts_are_printed_in_order() -> None:
     fault = GroundupError(
         "E-USE-001", "what", where="a\nb", why="c", fix="d", others=[GroundupError("E-USE-002", "x", fix="y")]
     )
-    assert str(fault) == (
-        "E-USE-001  what\n  where  a\n         b\n  why    c\n  fix    d\n\nE-USE-002  x\n  fix    y"
-    )
+    assert str(fault) == ("E-USE-001  what\n  where  a\n         b\n  why    c\n  fix    d\n\nE-USE-002  x\n  fix    y")

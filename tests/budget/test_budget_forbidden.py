@@ -61,8 +61,7 @@ def uses(file: File) -> Iterator[tuple[str, int, str]]:
         if isinstance(node, ast.Call):
             name = dotted(node.func)
             unpickled = not any(
-                keyword.arg == "allow_pickle" and ast.unparse(keyword.value) == "False"
-                for keyword in node.keywords
+                keyword.arg == "allow_pickle" and ast.unparse(keyword.value) == "False" for keyword in node.keywords
             )
             if name in CALLS and (unpickled or not name.endswith(".load")):
                 yield name, node.lineno, CALLS[name]

@@ -23,11 +23,7 @@ NOT_YET: dict[str, str] = {
 def tested() -> set[str]:
     """The cases that the tests are named after: `def test_D4_jsonl_cut_mid_record`."""
     names = re.compile(r"^\s*def test_([A-Z][0-9]+)_", re.MULTILINE)
-    return {
-        case
-        for path in (ROOT / "tests").rglob("test_*.py")
-        for case in names.findall(path.read_text("utf-8"))
-    }
+    return {case for path in (ROOT / "tests").rglob("test_*.py") for case in names.findall(path.read_text("utf-8"))}
 
 
 @pytest.mark.parametrize("case", CASES)

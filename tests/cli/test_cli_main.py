@@ -10,6 +10,7 @@ import subprocess
 import sys
 
 import pytest
+from pydantic import BaseModel, Field, ValidationError
 
 from groundup.cli import main as entry
 from groundup.cli.main import as_fault, dispatch, find_verb, load_verb, main, overview
@@ -76,6 +77,7 @@ def test_the_fixed_flags_are_understood() -> None:
     train = parsed("train r.yaml model.depth=2 --out o budget.minutes=1 --resume lr=[1,2]")
     assert train.overrides == ["model.depth=2", "budget.minutes=1", "lr=[1,2]"] and train.resume
     assert parsed("plan r.yaml --json --fix a=1").overrides == ["a=1"]
+    assert parsed("prepare --files a --out d split.kind=tail").recipe == "split.kind=tail"
     tokenizer = parsed("tokenizer train --files a --vocab 300 --kind unigram --out t")
     assert (tokenizer.kind, tokenizer.vocab) == ("unigram", 300)
     evaluate = parsed("evaluate m --files a --metric loss f1 --against n")
@@ -105,10 +107,7 @@ def test_U1_typo_in_a_flag_or_word_gets_the_nearest() -> None:
     fault = refused("train r.yaml --resum", "E-USE-002")
     assert "--resum" in fault.what and fault.fix.startswith("did you mean --resume?\ngroundup train ")
     assert "usage:" not in str(fault)
-    assert (
-        "did you mean bpe?"
-        in refused("tokenizer train --files a --vocab 9 --out t --kind bpi", "E-USE-004").what
-    )
+    assert "did you mean bpe?" in refused("tokenizer train --files a --vocab 9 --out t --kind bpi", "E-USE-004").what
     refused("train r.yaml --res", "E-USE-002")  # an abbreviation could mean something else tomorrow
 
 
@@ -219,9 +218,21 @@ def test_anything_else_is_a_fault_in_five_parts(
     assert "Traceback" in capsys.readouterr().err
 
 
-def test_ctrl_c_outside_a_run_is_130(
+def test_an_option_that_its_type_refuses_is_wrong_use(
     raising: list[BaseException], capsys: pytest.CaptureFixture[str]
 ) -> None:
+    class Options(BaseModel):
+        size: int = Field(1, ge=1)
+
+    with pytest.raises(ValidationError) as caught:
+        Options(size=0)
+    raising.append(caught.value)
+    assert main(["doctor"]) == 2
+    shown = capsys.readouterr().err
+    assert shown.startswith("E-USE-007  1 option cannot be used\n  where  size = 0: ")
+
+
+def test_ctrl_c_outside_a_run_is_130(raising: list[BaseException], capsys: pytest.CaptureFixture[str]) -> None:
     raising.append(KeyboardInterrupt())
     assert main(["doctor"]) == 130
     assert "Traceback" not in capsys.readouterr().err

@@ -13,7 +13,7 @@ import pytest
 
 from groundup.data import python_docs, python_questions
 from groundup.data.python_docs import Document, Entry, documentation, entries, held_out_module, write_corpus
-from groundup.data.python_questions import questions, summary, write_questions
+from groundup.data.python_questions import Row, questions, summary, write_questions
 from groundup.errors import GroundupError
 
 MODULE = '''"""Text wrapping and filling."""
@@ -71,6 +71,16 @@ def library(tmp_path: Path) -> Path:
     return folder
 
 
+@pytest.fixture(scope="module")
+def documents() -> list[Document]:
+    return list(documentation())
+
+
+@pytest.fixture(scope="module")
+def rows() -> list[Row]:
+    return questions()
+
+
 def by_module(folder: Path, code: bool = False) -> dict[str, list[Document]]:
     found: dict[str, list[Document]] = {}
     for document in documentation(code=code, stdlib=folder):
@@ -120,8 +130,7 @@ def test_an_installation_without_sources_says_what_to_install(tmp_path: Path) ->
     assert "libpython3" in caught.value.fix and "--text" in caught.value.fix
 
 
-def test_this_installation_gives_about_two_megabytes_of_each_text_once() -> None:
-    documents = list(documentation())
+def test_this_installation_gives_about_two_megabytes_of_each_text_once(documents: list[Document]) -> None:
     size = sum(len(document.text) for document in documents)
     assert 1.5e6 < size < 4e6 and len(documents) > 250
     named = {document.module: document.text for document in documents if document.kind == "docs"}
@@ -132,9 +141,9 @@ def test_this_installation_gives_about_two_megabytes_of_each_text_once() -> None
     assert max(texts.values()) == 1
 
 
-def test_held_out_text_stands_nowhere_in_training() -> None:
+def test_held_out_text_stands_nowhere_in_training(documents: list[Document]) -> None:
     sides: dict[bool, Counter[str]] = {True: Counter(), False: Counter()}
-    for document in documentation():
+    for document in documents:
         for paragraph in re.split(r"\n\s*\n", document.text):
             if len(paragraph) >= 100:
                 sides[held_out_module(document.module)][paragraph] += len(paragraph)
@@ -200,8 +209,7 @@ def test_answers_are_whole_sentences_without_code(text: str, expected: str) -> N
     assert summarised(text) == expected
 
 
-def test_questions_are_several_thousand_clean_rows_of_every_wording() -> None:
-    rows = questions()
+def test_questions_are_several_thousand_clean_rows_of_every_wording(rows: list[Row]) -> None:
     functions = {row["function"] for row in rows}
     assert len(rows) > 8000 and len(functions) > 3000
     assert len({row["phrasing"] for row in rows}) == 14
@@ -216,8 +224,7 @@ def test_questions_are_several_thousand_clean_rows_of_every_wording() -> None:
     assert "Remove any common leading whitespace from every line in `text`." in answers
 
 
-def test_a_function_is_on_one_side_and_a_held_out_module_with_all_its_functions() -> None:
-    rows = questions()
+def test_a_function_is_on_one_side_and_a_held_out_module_with_all_its_functions(rows: list[Row]) -> None:
     sides: dict[str, set[str]] = {}
     for row in rows:
         sides.setdefault(row["function"], set()).add(row["split"])
@@ -230,9 +237,9 @@ def test_a_function_is_on_one_side_and_a_held_out_module_with_all_its_functions(
     assert len(seen) > 500, "held-out functions of modules whose documentation was trained on"
 
 
-def test_no_question_and_no_description_stands_on_both_sides() -> None:
+def test_no_question_and_no_description_stands_on_both_sides(rows: list[Row]) -> None:
     texts: dict[str, set[str]] = {"train": set(), "held_out": set()}
-    for row in questions():
+    for row in rows:
         for message in row["messages"]:
             if message["content"] != python_questions.FOLLOW_UP:
                 texts[row["split"]].add(message["content"])
@@ -245,8 +252,8 @@ def test_another_seed_draws_other_wordings_of_the_same_functions(library: Path) 
     assert {row["function"] for row in first} == {row["function"] for row in second}
 
 
-def test_the_question_files_hold_their_side(tmp_path: Path) -> None:
-    train, held_out = write_questions(tmp_path)
+def test_the_question_files_hold_their_side(tmp_path: Path, library: Path) -> None:
+    train, held_out = write_questions(tmp_path, stdlib=library)
     for path, split in ((train, "train"), (held_out, "held_out")):
         rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
         assert rows and {row["split"] for row in rows} == {split}

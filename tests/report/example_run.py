@@ -285,9 +285,7 @@ def example_run(folder: Path, **shape: Any) -> Path:
 def example_stages(folder: Path) -> list[Path]:
     """A quickstart folder: two runs, pretraining and fine-tuning."""
     first = example_run(folder / "pretrain", steps=400)
-    second = example_run(
-        folder / "finetune", steps=120, first=4.1, last=1.4, began=BEGAN + timedelta(minutes=9)
-    )
+    second = example_run(folder / "finetune", steps=120, first=4.1, last=1.4, began=BEGAN + timedelta(minutes=9))
     results = json.loads((second / "results.json").read_text(encoding="utf-8"))
     for row in results["evaluations"]:
         row.update(stage="finetune", data="held_out answers")

@@ -62,9 +62,7 @@ def test_line_of_a_run_is_the_same_with_and_without_its_report(house: Path, tmp_
 
 
 @pytest.mark.parametrize("columns", [40, 200])
-def test_U2_listing_fits_narrow_and_ascii_terminals(
-    house: Path, monkeypatch: pytest.MonkeyPatch, columns: int
-) -> None:
+def test_U2_listing_fits_narrow_and_ascii_terminals(house: Path, monkeypatch: pytest.MonkeyPatch, columns: int) -> None:
     stream = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
     monkeypatch.setattr(sys, "stdout", stream)
     monkeypatch.setenv("COLUMNS", str(columns))
@@ -100,9 +98,7 @@ def test_compare_names_recipe_differences_and_judges_metrics(house: Path, tmp_pa
     assert found.recipe == [{"field": "model.depth", "first": "4", "second": "6"}]
     verdicts = {row["metric"]: row["verdict"] for row in found.metrics}
     assert verdicts == {"bits_per_byte": "better", "loss": "within noise", "perplexity": ""}
-    assert {row["metric"]: row["verdict"] for row in compare(second, first).metrics}[
-        "bits_per_byte"
-    ] == "worse"
+    assert {row["metric"]: row["verdict"] for row in compare(second, first).metrics}["bits_per_byte"] == "worse"
     for folder, content in ((first, "a"), (second, "b")):
         (folder / "model" / "tokenizer.json").write_text(content)
     judged = {row["metric"]: row["verdict"] for row in compare(first, second).metrics}
@@ -117,9 +113,7 @@ def test_compare_verb_prints_both_tables(house: Path, capsys: pytest.CaptureFixt
     assert json.loads(capsys.readouterr().out)["metrics"]
 
 
-def test_report_verb_writes_and_prints(
-    house: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_report_verb_writes_and_prints(house: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = Path(shutil.copytree(house / "quick", tmp_path / "my quick 🚀"))
     assert report_verb.report(arguments(run=str(folder), json=True)) == 0
     summary = json.loads(capsys.readouterr().out)

@@ -5,29 +5,30 @@ from __future__ import annotations
 import json
 import pickle
 import time
-from functools import lru_cache
+from functools import cache
 from typing import Any
 
 import pytest
 import tokenizers
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.shared import shared
 
 from groundup.errors import GroundupError
 from groundup.text.chat import DEFAULT_TEMPLATE, NO_TURN, ChatTemplate, Rendered
 from groundup.text.options import SPECIALS, TokenizerOptions
 from groundup.text.tokenizer import Tokenizer
 from groundup.text.train import train_tokenizer
-from tests.shared import shared
 
 PLAIN = (
     "{% for m in messages %}{{ '\\n' + m.role + ': ' }}"
     "{% if m.role == 'assistant' %}{% generation %}{{ m.content + eos_token }}{% endgeneration %}"
-    "{% else %}{{ m.content }}{% endif %}{% endfor %}{% if add_generation_prompt %}{{ '\\nassistant: ' }}{% endif %}"
+    "{% else %}{{ m.content }}{% endif %}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '\\nassistant: ' }}{% endif %}"
 )
 
 
-@lru_cache(maxsize=None)
+@cache
 def encoder(kind: str = "byte") -> Tokenizer:
     texts = ["user assistant system: how are you? I am fine, thank you. 你好，今天好嗎？\n"] * 9
     return train_tokenizer(texts, TokenizerOptions(kind=kind, vocabulary={"bpe": 300}.get(kind)))  # type: ignore[arg-type]
@@ -60,8 +61,8 @@ def test_ids_equal_the_whole_text_encoded_with_specials(kind: str) -> None:
     messages = say("how are you?", "I am fine,\n thank you. ", " 你好 ", "好", system="Be kind.")
     rendered = ChatTemplate().render(messages, encoder(kind))
     assert rendered.text == (
-        "<|begin|><|system|>Be kind.<|end|><|user|>how are you?<|end|><|assistant|>I am fine,\n thank you. <|end|>"
-        "<|user|> 你好 <|end|><|assistant|>好<|end|>"
+        "<|begin|><|system|>Be kind.<|end|><|user|>how are you?<|end|><|assistant|>"
+        "I am fine,\n thank you. <|end|><|user|> 你好 <|end|><|assistant|>好<|end|>"
     )
     library = tokenizers.Tokenizer.from_str(encoder(kind).to_json())  # special tokens in text count here
     assert rendered.ids == library.encode(rendered.text).ids
@@ -141,9 +142,7 @@ def test_reserved_characters_exhausted() -> None:
 def test_batch_equals_one_by_one() -> None:
     rows = [say(f"what is {number}?", f"it is {number}") for number in range(20)]
     template = ChatTemplate()
-    assert template.render_batch(rows, encoder("bpe")) == [
-        template.render(row, encoder("bpe")) for row in rows
-    ]
+    assert template.render_batch(rows, encoder("bpe")) == [template.render(row, encoder("bpe")) for row in rows]
     assert template.render_batch([], encoder()) == []
     rows[7][1]["content"] = ""
     assert "conversation 7, messages[1].content" in fault(template.render_batch, rows, encoder()).where
@@ -202,9 +201,7 @@ def test_S3_malformed_messages_name_their_path(messages: Any, path: str) -> None
 def test_a_mask_that_is_all_zero_is_never_silent() -> None:
     unmarked = DEFAULT_TEMPLATE.replace("{%- generation -%}", "").replace("{%- endgeneration -%}", "")
     assert fault(ChatTemplate, unmarked).code == "E-CHAT-002"
-    only_first = PLAIN.replace(
-        "m.role == 'assistant' %}{% gen", "m.role == 'assistant' and loop.index == 2 %}{% gen"
-    )
+    only_first = PLAIN.replace("m.role == 'assistant' %}{% gen", "m.role == 'assistant' and loop.index == 2 %}{% gen")
     assert fault(ChatTemplate, only_first).code == "E-CHAT-002"
 
 
@@ -278,7 +275,8 @@ def test_S10_a_template_that_escapes_or_loops_is_refused_at_load(attack: str) ->
 
 
 def test_S10_an_attack_that_waits_for_its_moment_is_stopped_when_it_comes() -> None:
-    waiting = "{% if messages[0].content == 'now' %}{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}{% endif %}"
+    loops = "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}"
+    waiting = "{% if messages[0].content == 'now' %}" + loops + "{% endif %}"
     template = ChatTemplate(waiting + DEFAULT_TEMPLATE)
     template.render(say("later", "ok"), encoder())
     assert fault(template.render, say("now", "ok"), encoder()).code == "E-CHAT-001"
@@ -286,20 +284,22 @@ def test_S10_an_attack_that_waits_for_its_moment_is_stopped_when_it_comes() -> N
 
 def test_what_ordinary_templates_use_still_works() -> None:
     source = (
-        "{%- set ns = namespace(found=false) -%}{%- macro head(role) -%}{{ '<|' ~ role ~ '|>' }}{%- endmacro -%}"
+        "{%- set ns = namespace(found=false) -%}"
+        "{%- macro head(role) -%}{{ '<|' ~ role ~ '|>' }}{%- endmacro -%}"
         "{%- for m in messages if m['role'] != 'system' -%}{{ head(m.role) }}"
-        "{%- set c = m.content | trim -%}{%- if m.tool_calls is defined -%}{{ m.tool_calls | tojson }}{%- endif -%}"
-        "{%- if m.role == 'assistant' -%}{% generation %}{{ c.split('</think>')[-1].lstrip() }}<|end|>{% endgeneration %}"
+        "{%- set c = m.content | trim -%}"
+        "{%- if m.tool_calls is defined -%}{{ m.tool_calls | tojson }}{%- endif -%}"
+        "{%- if m.role == 'assistant' -%}{% generation %}"
+        "{{ c.split('</think>')[-1].lstrip() }}<|end|>{% endgeneration %}"
         "{%- else -%}{{ c.replace('\\t', ' ') }}<|end|>{%- endif -%}"
-        "{%- set ns.found = loop.last -%}{%- endfor -%}{%- if add_generation_prompt -%}{{ head('assistant') }}{%- endif -%}"
+        "{%- set ns.found = loop.last -%}{%- endfor -%}"
+        "{%- if add_generation_prompt -%}{{ head('assistant') }}{%- endif -%}"
     )
     rendered = ChatTemplate(source).render(say(" a\tb ", "hm</think> yes"), encoder())
     assert rendered.text == "<|begin|><|user|>a b<|end|><|assistant|>yes<|end|>"
     assert learned(rendered) == "yes<|end|>"
     long = "word " * 200_000  # the purse grows with the messages
     assert ChatTemplate(source).render(say(long, "ok"), encoder()).text.count("word") == 200_000
-    refusing = (
-        "{% if messages[0].role == 'system' %}{{ raise_exception('no system text') }}{% endif %}" + PLAIN
-    )
+    refusing = "{% if messages[0].role == 'system' %}{{ raise_exception('no system text') }}{% endif %}" + PLAIN
     error = fault(ChatTemplate(refusing).render, say("a", "b", system="s"), encoder())
     assert "no system text" in error.what

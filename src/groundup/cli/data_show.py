@@ -26,7 +26,7 @@ CELL_TEXT = 24
 
 def show(args: argparse.Namespace) -> int:
     """Print the first `args.rows` rendered rows of `args.recipe` and the ledger; 0 when done."""
-    from groundup.run import preview_rows
+    from groundup.run.preview import preview_rows
 
     rows, tokenizer, ledger = preview_rows(args.recipe, args.rows, args.overrides)
     if args.json:

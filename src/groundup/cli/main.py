@@ -16,6 +16,7 @@ import select
 import sys
 from collections.abc import Callable
 
+from groundup import __version__
 from groundup.cli.parsers import VERBS, Parser, Verb
 from groundup.errors import GroundupError, nearest, printable
 
@@ -70,9 +71,7 @@ def dispatch(arguments: list[str]) -> int:
         print(overview())
         return 0
     if words[0] == "--version":
-        from importlib.metadata import version
-
-        print(f"groundup {version('groundup')}")
+        print(f"groundup {__version__}")
         return 0
     name, verb, rest = find_verb(words)
     if verb is None:
@@ -125,9 +124,7 @@ def _unknown_verb(word: str, known: list[str]) -> GroundupError:
         "E-USE-001",
         f'groundup has no verb "{printable(word)}"',
         where="the command line",
-        why=f"the verbs are {', '.join(known)}"
-        if len(known) < 4
-        else "the first word says what is to be done",
+        why=f"the verbs are {', '.join(known)}" if len(known) < 4 else "the first word says what is to be done",
         fix=fix,
         exit_code=2,
     )
@@ -183,6 +180,8 @@ def as_fault(error: Exception) -> GroundupError:
             why="this verb needs it, and the environment does not have it",
             fix=f"{printable(sys.executable)} -m pip install {printable(str(error.name).split('.')[0])}",
         )
+    if "pydantic" in sys.modules and (fault := _refused_option(error)) is not None:
+        return fault
     if isinstance(error, OSError) and error.errno is not None:
         return GroundupError(
             "E-MACHINE-900",
@@ -193,12 +192,31 @@ def as_fault(error: Exception) -> GroundupError:
         )
     return GroundupError(
         "E-RUN-900",
-        f"this is a fault in groundup: {kind}: {detail}"
-        if detail
-        else f"this is a fault in groundup: {kind}",
+        f"this is a fault in groundup: {kind}: {detail}" if detail else f"this is a fault in groundup: {kind}",
         where="this command",
         why="a case that groundup does not handle; nothing you did should lead here",
         fix="give the command again with --debug and report what it prints",
+    )
+
+
+def _refused_option(error: Exception) -> GroundupError | None:
+    """An option that its type refused, when a verb handed the words of the command line on as they were."""
+    from pydantic import ValidationError
+
+    if not isinstance(error, ValidationError):
+        return None
+    faults = error.errors(include_url=False)
+    lines = [
+        f"{'.'.join(map(str, fault['loc']))} = {printable(repr(fault['input']), 60)}: {printable(fault['msg'])}"
+        for fault in faults
+    ]
+    return GroundupError(
+        "E-USE-007",
+        f"{len(faults)} option{'s' if len(faults) > 1 else ''} cannot be used",
+        where="\n".join(lines),
+        why="a value outside its range would do something else than what was meant",
+        fix="give a value that fits; the verb's --help and docs/recipe.md say which do",
+        exit_code=2,
     )
 
 

@@ -21,9 +21,7 @@ class Parser(argparse.ArgumentParser):
     """An argument parser whose faults are `GroundupError`s, not argparse's usage dump."""
 
     def __init__(self, verb: str, summary: str) -> None:
-        super().__init__(
-            f"groundup {verb}", description=summary[0].upper() + summary[1:] + ".", allow_abbrev=False
-        )
+        super().__init__(f"groundup {verb}", description=summary[0].upper() + summary[1:] + ".", allow_abbrev=False)
         self.add_argument("--debug", action="store_true", help="show the traceback of a fault")
 
     def error(self, message: str) -> NoReturn:
@@ -144,9 +142,7 @@ def recipe_path(text: str) -> str:
 
 
 def _json(parser: Parser) -> None:
-    parser.add_argument(
-        "--json", action="store_true", help="print one JSON object on stdout and nothing else"
-    )
+    parser.add_argument("--json", action="store_true", help="print one JSON object on stdout and nothing else")
 
 
 def _recipe(parser: Parser, *, required: bool = True) -> None:
@@ -154,7 +150,8 @@ def _recipe(parser: Parser, *, required: bool = True) -> None:
         "recipe",
         metavar="RECIPE",
         nargs=None if required else "?",
-        type=recipe_path,
+        # Where no recipe is needed, overrides may stand in its place.
+        type=recipe_path if required else str,
         help="the recipe, a YAML file",
     )
     parser.add_argument(
@@ -167,9 +164,7 @@ def _recipe(parser: Parser, *, required: bool = True) -> None:
 
 
 def _files(parser: Parser, *, required: bool = True) -> None:
-    parser.add_argument(
-        "--files", metavar="FILE", nargs="+", required=required, help="files, folders and patterns"
-    )
+    parser.add_argument("--files", metavar="FILE", nargs="+", required=required, help="files, folders and patterns")
 
 
 def _out(parser: Parser, text: str, *, required: bool = False) -> None:
@@ -197,9 +192,7 @@ def _new(parser: Parser) -> None:
 def _plan(parser: Parser) -> None:
     _recipe(parser)
     parser.add_argument("--price", metavar="P", type=number(least=0), help="cost of one hour on this machine")
-    parser.add_argument(
-        "--fix", action="store_true", help="change what does not fit and write the new recipe"
-    )
+    parser.add_argument("--fix", action="store_true", help="change what does not fit and write the new recipe")
     _json(parser)
 
 
@@ -208,6 +201,7 @@ def _prepare(parser: Parser) -> None:
     _files(parser, required=False)
     _out(parser, "the folder of the prepared data")
     parser.add_argument("--workers", metavar="N", type=whole(1, 4096), help="processes (default: all cores)")
+    parser.add_argument("--tokenizer", metavar="DIR", help="with --files: tokenize with this tokenizer")
     _json(parser)
 
 
@@ -218,20 +212,16 @@ def _data_check(parser: Parser) -> None:
 
 def _data_show(parser: Parser) -> None:
     _recipe(parser)
-    parser.add_argument(
-        "--rows", metavar="N", type=whole(1, 10_000), default=3, help="rows to show (default 3)"
-    )
+    parser.add_argument("--rows", metavar="N", type=whole(1, 10_000), default=3, help="rows to show (default 3)")
     _json(parser)
 
 
 def _tokenizer_train(parser: Parser) -> None:
     _files(parser)
     parser.add_argument(
-        "--vocab", metavar="N", type=whole(1, 2**24), required=True, help="entries in the vocabulary"
+        "--vocab", metavar="N", type=whole(1, 1_000_000), help="number of tokens (not for char and byte)"
     )
-    parser.add_argument(
-        "--kind", metavar="|".join(TOKENIZER_KINDS), type=choice(*TOKENIZER_KINDS), default="bpe"
-    )
+    parser.add_argument("--kind", metavar="|".join(TOKENIZER_KINDS), type=choice(*TOKENIZER_KINDS), default="bpe")
     _out(parser, "the folder of the tokenizer", required=True)
     _json(parser)
 
@@ -246,9 +236,7 @@ def _train(parser: Parser) -> None:
     _recipe(parser)
     _out(parser, "the run folder (default: runs/ and the recipe's name)")
     parser.add_argument("--resume", action="store_true", help="go on from the newest whole checkpoint")
-    parser.add_argument(
-        "--accept-changes", action="store_true", help="resume although fields of the recipe changed"
-    )
+    parser.add_argument("--accept-changes", action="store_true", help="resume although fields of the recipe changed")
     _json(parser)
 
 
@@ -259,9 +247,7 @@ def _model(parser: Parser) -> None:
 def _evaluate(parser: Parser) -> None:
     _model(parser)
     _files(parser)
-    parser.add_argument(
-        "--metric", metavar="NAME", nargs="+", help="which metrics (default: all that fit the files)"
-    )
+    parser.add_argument("--metric", metavar="NAME", nargs="+", help="which metrics (default: all that fit the files)")
     parser.add_argument("--against", metavar="MODEL", help="a second model: better, worse or within noise")
     _json(parser)
 
@@ -272,9 +258,7 @@ def _sampling(parser: Parser) -> None:
     add("--max-tokens", metavar="N", type=whole(), help="the longest answer, in tokens (default 256)")
     add("--temperature", metavar="T", type=number(), help="0 takes the likeliest token (default)")
     add("--top-k", metavar="K", type=whole(), help="draw from the K likeliest; 0 is off (default)")
-    add(
-        "--top-p", metavar="P", type=number(), help="draw from the likeliest that reach P; 1 is off (default)"
-    )
+    add("--top-p", metavar="P", type=number(), help="draw from the likeliest that reach P; 1 is off (default)")
     add(
         "--min-p",
         metavar="P",
@@ -305,9 +289,7 @@ def _chat(parser: Parser) -> None:
 
 
 def _report(parser: Parser) -> None:
-    parser.add_argument(
-        "run", metavar="RUN", help="a run folder, or a folder whose folders are stages of one"
-    )
+    parser.add_argument("run", metavar="RUN", help="a run folder, or a folder whose folders are stages of one")
     parser.add_argument("--title", metavar="TEXT", default="", help="what the report is called")
     _json(parser)
 
@@ -329,24 +311,16 @@ def _explain(parser: Parser) -> None:
 
 
 VERBS: dict[str, Verb] = {
-    "quickstart": Verb(
-        "groundup.cli.quickstart:quickstart", "the whole life of a model, in minutes", _quickstart
-    ),
+    "quickstart": Verb("groundup.cli.quickstart:quickstart", "the whole life of a model, in minutes", _quickstart),
     "new": Verb("groundup.cli.new:new", "write a recipe to start from", _new),
     "plan": Verb("groundup.cli.plan:plan", "memory, time and disk of a recipe, without training", _plan),
-    "prepare": Verb(
-        "groundup.cli.prepare:prepare", "read, clean, deduplicate, split and tokenize text", _prepare
-    ),
+    "prepare": Verb("groundup.cli.prepare:prepare", "read, clean, deduplicate, split and tokenize text", _prepare),
     "data check": Verb(
         "groundup.cli.data_check:check", "what is in data files, and what is wrong with it", _data_check
     ),
-    "data show": Verb(
-        "groundup.cli.data_show:show", "the rows a recipe trains on, with ids and mask", _data_show
-    ),
+    "data show": Verb("groundup.cli.data_show:show", "the rows a recipe trains on, with ids and mask", _data_show),
     "tokenizer train": Verb("groundup.cli.tokenizer:train", "learn a tokenizer from text", _tokenizer_train),
-    "tokenizer inspect": Verb(
-        "groundup.cli.tokenizer:inspect", "how well a tokenizer fits a text", _tokenizer_inspect
-    ),
+    "tokenizer inspect": Verb("groundup.cli.tokenizer:inspect", "how well a tokenizer fits a text", _tokenizer_inspect),
     "train": Verb("groundup.cli.train:train", "train what a recipe says, or go on with it", _train),
     "evaluate": Verb("groundup.cli.evaluate:evaluate", "measure a model, or compare two", _evaluate),
     "generate": Verb("groundup.cli.generate:generate", "continue a text", _generate),

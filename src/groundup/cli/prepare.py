@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from groundup.data.corpus import Corpus
     from groundup.data.options import PrepareOptions
     from groundup.data.shards import TokenSet
+    from groundup.run.texts import PreparedTexts
 
 
 def prepare(args: argparse.Namespace) -> int:
@@ -34,8 +35,30 @@ def prepare(args: argparse.Namespace) -> int:
 
 
 def prepare_recipe(args: argparse.Namespace) -> int:
-    """Prepare the data of a recipe."""
-    raise NotImplementedError("the recipe form is completed where recipes are resolved")
+    """Prepare the data of a recipe, tokenizer included, into `--out`, for `data.prepared`."""
+    from groundup.data.prepare import silent
+    from groundup.run.preview import prepare_recipe_data
+
+    out = Path(args.out or "prepared").expanduser()
+    say = silent if args.json else _print_progress
+    texts = prepare_recipe_data(args.recipe, args.overrides, out, args.workers or 0, say)
+    splits = {
+        name: {split: tokens.num_tokens for split, tokens in (("train", texts.train[name]), *_held_out(texts, name))}
+        for name in texts.train
+    }
+    if args.json:
+        said = {"folder": str(out), "tokenizer": texts.tokenizer.digest, "tokens": splits, "cards": texts.cards}
+        print(json.dumps(said, ensure_ascii=False))
+        return 0
+    painter = Painter(sys.stdout)
+    rows = [[name, split, f"{count:,}"] for name, counts in splits.items() for split, count in counts.items()]
+    painter.print(table(rows, ["source", "split", "tokens"], align="<<>"))
+    painter.print(f"prepared in {out}; use it with data.prepared={out}")
+    return 0
+
+
+def _held_out(texts: PreparedTexts, name: str) -> list[tuple[str, TokenSet]]:
+    return [("held_out", texts.held_out[name])] if name in texts.held_out else []
 
 
 def prepare_files(args: argparse.Namespace) -> int:
@@ -84,7 +107,9 @@ def options_from(files: list[str], overrides: list[str]) -> PrepareOptions:
         raise GroundupError(
             "E-DATA-015",
             f"{len(faults)} option{'s' if len(faults) > 1 else ''} of data preparation cannot be used",
-            where=printable("\n".join(faults), 2000) if len(faults) == 1 else "\n".join(map(printable, faults)),
+            where=printable("\n".join(faults), 2000)
+            if len(faults) == 1
+            else "\n".join(map(printable, faults)),
             why="an option that is not understood would silently not be used",
             fix=f"the options are: {', '.join(PrepareOptions.model_fields)}",
             exit_code=2,
@@ -113,4 +138,6 @@ def _show(corpus: Corpus, sets: dict[str, TokenSet], painter: Painter) -> None:
     painter.print(table(rows, ["", "documents", "text"], width=painter.width))
     for name, tokens in sets.items():
         painter.print(f"{name}: {tokens.num_tokens:,} tokens")
-    painter.print(f"{painter.symbol('pass')} {printable(str(corpus.folder))}  (card.json, quarantine.jsonl, clean/)")
+    painter.print(
+        f"{painter.symbol('pass')} {printable(str(corpus.folder))}  (card.json, quarantine.jsonl, clean/)"
+    )

@@ -10,10 +10,9 @@ import json
 from pathlib import Path
 from typing import Any
 
-from groundup.cli.terminal import Painter, table
+from groundup.cli.terminal import Painter, display_width, table
 from groundup.errors import printable
 
-NARROW = 76
 COLOURS = {"better": "green", "worse": "red", "finished": "green", "failed": "red"}
 
 
@@ -37,12 +36,13 @@ def runs(arguments: argparse.Namespace) -> int:
 
 
 def listing(lines: list[dict[str, Any]], width: int) -> str:
-    """The runs as a table; where it would not fit, each run as a few indented lines."""
+    """The runs as a table, without intervals and hours where room is short; else a few lines for each run."""
     heads = ["run", "outcome", "steps", "tokens", "metric", "value", "time", "started"]
-    rows = [cells(line) for line in lines]
-    whole = table(rows, heads, align="<<>><>><")
-    if max(len(line) for line in whole.splitlines()) <= max(width, NARROW):
-        return whole
+    for detailed in (True, False):
+        whole = table([cells(line, detailed) for line in lines], heads, align="<<>><>><")
+        if max(display_width(line) for line in whole.splitlines()) <= width:
+            return whole
+    rows = [cells(line, True) for line in lines]
     blocks = []
     for row in rows:
         facts = [[head, cell] for head, cell in zip(heads[1:], row[1:]) if cell != "-"]
@@ -50,12 +50,13 @@ def listing(lines: list[dict[str, Any]], width: int) -> str:
     return "\n\n".join(blocks)
 
 
-def cells(line: dict[str, Any]) -> list[str]:
-    """One run as text."""
+def cells(line: dict[str, Any], detailed: bool) -> list[str]:
+    """One run as text; `detailed` with the interval of its metric and the hour of its start."""
     from groundup.report import figures
 
     interval = figures.between(line["low"], line["high"])
-    value = figures.metric(line["value"]) + (f" ({interval})" if interval else "")
+    value = figures.metric(line["value"]) + (f" ({interval})" if interval and detailed else "")
+    started = figures.moment(line["started"]).removesuffix(" UTC")
     shown = [
         printable(line["name"]),
         line["outcome"].replace("_", " "),
@@ -64,7 +65,7 @@ def cells(line: dict[str, Any]) -> list[str]:
         printable(figures.words(line["metric"] or ("training loss" if line["value"] is not None else "-"))),
         value,
         figures.duration(line["seconds"]),
-        figures.moment(line["started"]).removesuffix(" UTC"),
+        printable(started if detailed else started[:10]),
     ]
     return [cell.replace(figures.MISSING, "-").replace("−", "-") for cell in shown]
 
@@ -93,9 +94,7 @@ def show_comparison(arguments: argparse.Namespace) -> int:
             interval = figures.between(row[f"{side}_low"], row[f"{side}_high"])
             values.append(figures.metric(row[side]) + (f" ({interval})" if interval else ""))
         name = printable(figures.words(f"{row['data']} {row['metric']}"))
-        mark = painter.paint(
-            row["verdict"], *([COLOURS[row["verdict"]]] if row["verdict"] in COLOURS else [])
-        )
+        mark = painter.paint(row["verdict"], *([COLOURS[row["verdict"]]] if row["verdict"] in COLOURS else []))
         rows.append([name, *values, mark or "no interval"])
     if rows:
         painter.print(table(rows, ["metric", *names, "the second is"], width=painter.width))

@@ -73,7 +73,7 @@ def build_card(
         "duplicates": {
             name: entry for name, entry in aside.items() if "duplicate" in name and "malformed" not in name
         },
-        "held_out_overlap": {"policy": options.split.overlap, "found": documents.across},
+        "held_out_overlap": {"policy": options.split.overlap, "found": len(documents.across)},
         "evaluation_overlap": {
             "files": notes["evaluation"],
             "documents": aside.get("overlaps an evaluation file", {"documents": 0})["documents"],

@@ -19,8 +19,16 @@ from typing import Any, Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from groundup.data.chat_layout import KNOWN_PAIRS, ColumnMapping, Layout, Message, RowFault, detect
-from groundup.data.chat_layout import has_tool_turns, normalize
+from groundup.data.chat_layout import (
+    KNOWN_PAIRS,
+    ColumnMapping,
+    Layout,
+    Message,
+    RowFault,
+    detect,
+    has_tool_turns,
+    normalize,
+)
 from groundup.data.chat_records import read_records
 from groundup.data.files import canonical_json
 from groundup.data.sides import is_held_out

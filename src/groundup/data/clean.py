@@ -55,7 +55,11 @@ def clean_text(value: str | bytes, options: PrepareOptions) -> Cleaned:
             if len(without) != len(changed):
                 repairs.append("control characters removed")
             changed = without
-    if options.normalize == "NFC" and len(encoded) != len(text) and not unicodedata.is_normalized("NFC", changed):
+    if (
+        options.normalize == "NFC"
+        and len(encoded) != len(text)
+        and not unicodedata.is_normalized("NFC", changed)
+    ):
         changed = unicodedata.normalize("NFC", changed)
         repairs.append("normalised to NFC")
     if changed is not text:

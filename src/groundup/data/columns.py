@@ -57,7 +57,7 @@ def import_pyarrow(path: Path) -> ModuleType:
             why="it is large, so it is an optional extra",
             fix="pip install 'groundup[parquet]'",
         ) from error
-    return pyarrow  # type: ignore[no-any-return]
+    return pyarrow
 
 
 def parquet_names(source: Source, path: Path) -> list[str]:

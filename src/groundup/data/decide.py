@@ -41,7 +41,7 @@ class Documents:
         verdict: KEPT, or why it is set aside, as an index into `REASONS`.
         twin: the document that one set aside as a duplicate repeats; otherwise -1.
         pieces: documents that a border between sets runs through.
-        across: how many pairs of equal or nearly equal documents lay in different sets.
+        across: documents that equalled or nearly equalled one of another set.
     """
 
     first: np.ndarray
@@ -56,7 +56,7 @@ class Documents:
     verdict: np.ndarray
     twin: np.ndarray
     pieces: dict[int, list[Piece]] = field(default_factory=dict)
-    across: int = 0
+    across: set[int] = field(default_factory=set)
 
     @property
     def kept(self) -> np.ndarray:
@@ -172,7 +172,7 @@ def _near(
 def _across(
     documents: Documents, pairs: dict[int, int], verdict: int, options: PrepareOptions, sources: list[Source]
 ) -> None:
-    documents.across += len(pairs)
+    documents.across.update(pairs)
     if pairs and options.split.overlap == "refuse":
         one, other = next(iter(sorted(pairs.items())))
         raise GroundupError(

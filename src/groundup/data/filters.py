@@ -56,7 +56,7 @@ class GopherOptions(BaseModel):
         0.2,
         ge=0,
         le=1,
-        description="characters in the most frequent pair of words, 0 to 1; for 3 and 4 words nine and eight tenths of it",
+        description="characters in the most frequent pair of words, 0 to 1; for 3 and 4 words .9 and .8 times it",
     )
 
 

@@ -24,8 +24,8 @@ Ids = NDArray[np.int64]
 class Documents(Protocol):
     """What a packer asks of a set of tokenized documents."""
 
-    lengths: NDArray[np.int64]
-
+    @property
+    def lengths(self) -> NDArray[np.int64]: ...
     def document(self, index: int) -> NDArray[np.unsignedinteger]: ...
 
 

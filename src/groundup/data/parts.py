@@ -189,8 +189,12 @@ def _remove_overlap(result: _Result, work: Work) -> None:
         result.ledgers[number].withdraw(reason, raw, len(result.encoded[index]))
         text = result.texts[index][:EXCERPT]
         result.aside.append(_record(order, work.sources[number].name, line, offset, reason, name, text))
-    for column in (result.texts, result.encoded, result.digests, result.groups, result.numbers):
-        column[:] = [value for index, value in enumerate(column) if index not in found]  # type: ignore[call-overload]
+    stays = [index for index in range(len(result.texts)) if index not in found]
+    result.texts = [result.texts[index] for index in stays]
+    result.encoded = [result.encoded[index] for index in stays]
+    result.digests = [result.digests[index] for index in stays]
+    result.groups = [result.groups[index] for index in stays]
+    result.numbers = [result.numbers[index] for index in stays]
     result.aside.sort(key=lambda record: int(record["order"]))
 
 

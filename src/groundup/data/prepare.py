@@ -39,7 +39,7 @@ from groundup.data.options import PrepareOptions
 from groundup.data.parts import EXCERPT, Part, Work, clean_chunk, merge_repairs, part_path
 from groundup.data.segments import Cutting, chunk_bytes, chunks
 from groundup.data.shards import TokenSet
-from groundup.data.sources import Source, open_sources
+from groundup.data.sources import open_sources
 from groundup.data.split import Piece
 from groundup.data.tokens import tokenize_corpus
 from groundup.data.workers import Task, run_tasks
@@ -52,6 +52,8 @@ VERSION = 1
 """Raised when the same input and options give another result than before: finished work is then redone."""
 SMALL = 1 << 23
 """Below this many bytes, starting worker processes costs more than it saves."""
+LARGE = 1 << 26
+"""Above this many bytes, writing the shards is worth processes of its own."""
 
 Progress = Callable[[str], None]
 
@@ -112,7 +114,8 @@ def clean_corpus(
     ledgers = _check_parts(work, count, out, notes)
     progress("looking for duplicates")
     documents = decide(folder, count, options, sources)
-    shards = _write_parts(work, count, documents, ledgers, cores, notes)
+    writers = cores if total > LARGE else 1
+    shards = _write_parts(work, count, documents, ledgers, writers, notes)
     _check_sets(options, ledgers, shards)
     corpus_digest = write_index(folder / CLEAN, shards)
     card = build_card(digest, corpus_digest, options, sources, ledgers, documents, shards, notes)

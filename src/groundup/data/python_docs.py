@@ -136,6 +136,7 @@ def write_corpus(folder: Path, *, code: bool = False, stdlib: Path | None = None
     return CorpusFiles(path, len(documents), sizes)
 
 
+@functools.cache
 def held_out_module(module: str, fraction: float = 0.1) -> bool:
     """Whether preparation with `split: {kind: group, group_field: module}` holds out a module's documents."""
     return is_held_out(module, fraction)
@@ -359,8 +360,9 @@ def _compiled_entry(
 def _object_signature(value: object, kind: str) -> str:
     try:
         signature = inspect.signature(value)  # type: ignore[arg-type]
-    except (ValueError, TypeError):
-        return ""  # many C functions state theirs only in the first line of the docstring
+    except (ValueError, TypeError, AttributeError):
+        # many C functions state theirs only in the docstring; defaults of some cannot be looked up (3.13)
+        return ""
     parameters = list(signature.parameters.values())
     if kind == "method" and parameters and parameters[0].name in ("self", "cls", "type"):
         parameters = parameters[1:]

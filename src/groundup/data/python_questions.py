@@ -50,9 +50,9 @@ FOLLOW_UP = "And how do I call it?"
 
 RUBBISH = re.compile(
     r">>>|:param|@param|\bXXX\b|\bTODO\b|\bFIXME\b|^[A-Z]\.\w+\(|^exception \w+$"
-    r"|^(See|Same|Like|Alias|Ditto|As above|Override[sn]?|Overridden|Internal|Deprecated|Undocumented|Inherited"
-    r"|Not (implemented|documented|supported)|Initiali[sz]e self|Constructor|Return self|Helper for|Abstract"
-    r"|Create and return a new object|Interface for|Subclass|This method)",
+    r"|^(See|Same|Like|Alias|Ditto|As above|Override[sn]?|Overridden|Internal|Deprecated|Undocumented"
+    r"|Inherited|Not (implemented|documented|supported)|Initiali[sz]e self|Constructor|Return self|Helper for"
+    r"|Abstract|Create and return a new object|Interface for|Subclass|This method)",
 )
 """Sentences that say nothing by themselves, or that quote code."""
 

@@ -116,7 +116,7 @@ def _paragraphs(segment: Segment, group: str, cap: int) -> Iterator[Row]:
             why = f"paragraph too long: {len(part):,} bytes"
             yield Row(line, segment.offset + start, None, group, why, len(part))
         else:
-            yield Row(line, segment.offset + start, part, group, "", len(part))
+            yield Row(line, segment.offset + start, part.rstrip().lstrip(b"\r\n"), group, "", len(part))
         line += part.count(b"\n")
         start = end
 
@@ -138,7 +138,7 @@ def _lines(segment: Segment, group: str, text_field: str, group_field: str | Non
             value, problem = parse_json(data.removeprefix(BYTE_ORDER_MARK) if at == 0 else data)
             yield _record(value, problem, line, at, data, text_field, group_field)
         else:
-            yield Row(line, at, data, group, "", size)
+            yield Row(line, at, data.removesuffix(b"\r"), group, "", size)
 
 
 def _json(segment: Segment, text_field: str, group_field: str | None, cap: int) -> Iterator[Row]:

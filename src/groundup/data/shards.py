@@ -335,6 +335,8 @@ def _check_index_types(index: dict[str, Any]) -> None:
         raise ValueError("vocabulary must be between 1 and 2^32")
     if index["dtype"] != token_dtype(vocabulary).newbyteorder("=").name:
         raise ValueError("dtype does not fit the vocabulary")
+    if not isinstance(index["splits"], dict):
+        raise TypeError("splits must be an object")
     for split, entries in index["splits"].items():
         for entry in entries:
             shard = Shard(**entry)

@@ -207,7 +207,7 @@ class ByteStream:
         except OSError as error:
             raise unreadable(source.path, error) from error
         if source.packed:
-            self._file = io.BufferedReader(gzip.GzipFile(fileobj=self._file), 1 << 16)  # type: ignore[type-var]
+            self._file = io.BufferedReader(gzip.GzipFile(fileobj=self._file), 1 << 16)
 
     def __enter__(self) -> ByteStream:
         return self

@@ -7,6 +7,7 @@ removing or reordering other documents moves none, and equal documents are alway
 from __future__ import annotations
 
 import hashlib
+import itertools
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -106,12 +107,12 @@ def cut_tail(
     side = np.searchsorted(np.asarray(borders), starts, side="right").astype(np.int64)
     pieces: dict[int, list[Piece]] = {}
     for border in borders:
-        for document in np.flatnonzero(kept & (starts < border) & (ends > border)):
-            pieces[int(document)] = []
+        for document in np.flatnonzero(kept & (starts < border) & (ends > border)).tolist():
+            pieces[document] = []
     for document in pieces:
         start, end = int(starts[document]), int(ends[document])
         edges = [start, *sorted({b for b in borders if start < b < end}), end]
-        for left, right in zip(edges, edges[1:]):
+        for left, right in itertools.pairwise(edges):
             number = int(np.searchsorted(np.asarray(borders), left, side="right"))
             pieces[document].append(Piece(number, left - start, right - start))
     return side, pieces

@@ -13,6 +13,7 @@ import math
 import os
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Protocol
@@ -59,7 +60,7 @@ class EventLog:
 
     def cut(self, offset: int) -> None:
         """Forget what was written after a checkpoint; called on a resume."""
-        self.file.truncate(offset)
+        self.file.truncate(min(offset, self.offset))  # never longer: that would fill it with zeros
         self.file.seek(0, os.SEEK_END)
 
     def close(self) -> None:
@@ -200,7 +201,9 @@ class Evaluate:
         assert self.stopping is not None
         if self.best is None or self.sign * value < self.sign * self.best - self.stopping.minimum_change:
             self.best, self.waited = value, 0
-            state.best = {name: tensor.detach().clone() for name, tensor in state.module.state_dict().items()}
+            with state.average.applied() if state.average is not None else nullcontext():  # what was measured
+                weights = state.module.state_dict()
+                state.best = {name: tensor.detach().clone() for name, tensor in weights.items()}
             return
         self.waited += 1
         if self.waited >= self.stopping.patience:
@@ -211,8 +214,10 @@ class Evaluate:
         return {"best": self.best, "waited": self.waited}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on waiting."""
+        """Go on waiting, or stop again if that was decided already."""
         self.best, self.waited = state["best"], state["waited"]
+        if self.stopping is not None and self.waited >= self.stopping.patience:
+            self.stop.request("early_stopped")
 
 
 class Sample(_Stateless):

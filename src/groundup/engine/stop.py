@@ -5,9 +5,8 @@ from __future__ import annotations
 
 import os
 import signal
-import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import FrameType
 
 EXIT_CODES = {"interrupted": 130, "terminated": 143}
@@ -18,17 +17,23 @@ class Stop:
 
     def __init__(self) -> None:
         self.reason = ""
+        self.interrupts = 0
 
     def request(self, reason: str) -> None:
         """Stop after the present step; the first reason given counts."""
         self.reason = self.reason or reason
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
-        if number == signal.SIGINT and self.reason == "interrupted":
-            os._exit(EXIT_CODES["interrupted"])
+        if number == signal.SIGINT:
+            if self.interrupts:
+                os._exit(EXIT_CODES["interrupted"])
+            self.interrupts += 1
         name = "interrupted" if number == signal.SIGINT else "terminated"
         self.request(name)
-        sys.stderr.write(f"\n{name}: finishing this step and saving (again Ctrl-C: stop at once)\n")
+        # Not through sys.stderr: the signal may have come in the middle of a write to it.
+        said = f"\n{name}: finishing this step and saving (again Ctrl-C: stop at once)\n"
+        with suppress(OSError):
+            os.write(2, said.encode("ascii"))
 
     @contextmanager
     def listening(self) -> Iterator[Stop]:

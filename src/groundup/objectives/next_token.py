@@ -22,7 +22,7 @@ class NextTokenOptions(BaseModel):
 class NextToken:
     """Sum of cross-entropies in nats over the valid targets; implements contract.Objective."""
 
-    turns = ("model",)
+    turns: tuple[str, ...] = ("model",)
 
     def __init__(self, options: NextTokenOptions, model: LanguageModel) -> None:
         self.model = model

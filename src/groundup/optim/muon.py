@@ -45,9 +45,8 @@ class Muon(torch.optim.Optimizer):
     def __init__(
         self, params: Any, *, lr: float, momentum: float = 0.95, weight_decay: float = 0.0, iterations: int = 5
     ) -> None:
-        super().__init__(
-            params, dict(lr=lr, momentum=momentum, weight_decay=weight_decay, iterations=iterations)
-        )
+        defaults = {"lr": lr, "momentum": momentum, "weight_decay": weight_decay, "iterations": iterations}
+        super().__init__(params, defaults)
 
     @torch.no_grad()
     def step(self, closure: Any = None) -> None:  # type: ignore[override]
@@ -59,7 +58,7 @@ class Muon(torch.optim.Optimizer):
                     by_shape.setdefault(tuple(parameter.shape), []).append(parameter)
             for shape, parameters in by_shape.items():
                 buffers = [self._momentum(parameter) for parameter in parameters]
-                gradients = [parameter.grad for parameter in parameters]
+                gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
                 torch._foreach_mul_(buffers, group["momentum"])
                 torch._foreach_add_(buffers, gradients)
                 ahead = torch._foreach_add(gradients, buffers, alpha=group["momentum"])

@@ -17,7 +17,6 @@ from groundup.optim.muon import Muon
 from groundup.optim.options import AdamWOptions, MuonOptions, SGDOptions
 from groundup.optim.schedules import factor
 
-
 EMBEDDING_PARTS = ("embedding.", "head.")
 """Parameters whose rows are looked up or compete in a softmax: no decay, and not a map between spaces."""
 
@@ -43,7 +42,7 @@ class Optimizer:
         self, module: nn.Module, options: AdamWOptions | SGDOptions | MuonOptions, *, steps: int
     ) -> None:
         self.options, self.steps = options, steps
-        self.names = {p: name for name, p in module.named_parameters() if p.requires_grad}
+        self.names: dict[Tensor, str] = {p: name for name, p in module.named_parameters() if p.requires_grad}
         if not self.names:
             raise GroundupError(
                 "E-RUN-010",

@@ -23,4 +23,4 @@ def recompute_blocks(blocks: nn.ModuleList) -> None:
     arXiv:1604.06174). Values and gradients are unchanged."""
     for block in blocks:
         inner = block.forward
-        block.forward = functools.partial(checkpoint, inner, use_reentrant=False)  # type: ignore[method-assign]
+        block.forward = functools.partial(checkpoint, inner, use_reentrant=False)

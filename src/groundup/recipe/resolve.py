@@ -13,7 +13,9 @@ from typing import Any, TypeVar
 from pydantic import BaseModel
 
 from groundup.models.llama import LlamaOptions
+from groundup.recipe.difference import ABSENT, difference
 from groundup.recipe.tree import ModelOptions, Recipe
+from groundup.recipe.yaml import dotted
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -137,6 +139,22 @@ def resolve_steps(recipe: Recipe, *, rows_per_epoch: int, seconds_per_step: floa
             ),
         }
     )
+
+
+def preset_difference(recipe: Recipe, base: LlamaOptions | None) -> list[dict[str, Any]]:
+    """Where a resolved recipe departs from what its dial, data and budget alone would have given:
+    [{field, preset, value}]."""
+    model = recipe.model
+    dial = {"init_from": model.init_from} if base else {"depth": model.depth or model.layers}
+    data = {"kind": recipe.data.kind, "files": recipe.data.files or ["-"]}
+    bare = Recipe.model_validate({"model": dial, "data": data, "budget": {"steps": recipe.budget.steps}})
+    preset = resolve_steps(resolve(bare, device="cpu", base=base), rows_per_epoch=1, seconds_per_step=None)
+    return [
+        {"field": dotted(change.path), "preset": change.before, "value": change.after}
+        for change in difference(preset, recipe)
+        if dotted(change.path) not in ("name", "data.files", "hardware.compile")
+        and ABSENT not in (change.before, change.after)
+    ]
 
 
 def _schedule(schedule: Any, steps: int) -> Any:

@@ -99,6 +99,10 @@ class ChatData(ChatOptions):
 DataOptions = Annotated[TextData | ChatData, Field(discriminator="kind")]
 
 
+def _usual_optimizer() -> dict[str, OptimizerOptions]:
+    return {"model": MuonOptions(kind="muon")}
+
+
 class Recipe(_Options):
     """A run, from data to model."""
 
@@ -111,7 +115,7 @@ class Recipe(_Options):
     data: DataOptions = Field(description="what to learn from")
     objective: NextTokenOptions = Field(default_factory=NextTokenOptions, description="what to learn")
     optim: dict[str, OptimizerOptions] = Field(
-        default_factory=lambda: {"model": MuonOptions(kind="muon")}, description="one optimizer per player"
+        default_factory=_usual_optimizer, description="one optimizer per player"
     )
     budget: BudgetOptions = Field(description="how long")
     hardware: HardwareOptions = Field(default_factory=HardwareOptions, description="on what")

@@ -52,9 +52,7 @@ def balance(balanced: bool | None) -> Markup:
     """Whether the parts of a ledger add up to its whole."""
     if balanced is None:
         return tag("span", "some parts were not recorded", class_="quiet")
-    return tag(
-        "span", "adds up" if balanced else "does not add up", class_=f"badge {'good' if balanced else 'bad'}"
-    )
+    return tag("span", "adds up" if balanced else "does not add up", class_=f"badge {'good' if balanced else 'bad'}")
 
 
 def data_card(record: RunRecord, summary: dict[str, Any]) -> Markup:
@@ -64,9 +62,7 @@ def data_card(record: RunRecord, summary: dict[str, Any]) -> Markup:
     ledgers = {name: ledger_of(card) for name, card in cards.items()}
     if not any(by_unit(ledger) for ledger in ledgers.values()):
         single = ledger_of(recorded)
-        ledgers = (
-            {"": single} if by_unit(single) else {name: ledger_of(mapping(v)) for name, v in recorded.items()}
-        )
+        ledgers = {"": single} if by_unit(single) else {name: ledger_of(mapping(v)) for name, v in recorded.items()}
     parts: list[Child] = [rows_ledger(ledger, name) for name, ledger in ledgers.items()]
     if not any(parts) and recorded:
         parts.append(field_table("Ledger of preparation", recorded))
@@ -160,21 +156,15 @@ def nested(title: str, value: object) -> Markup:
     if alike and len(alike) == len(entries):
         names = list(dict.fromkeys(key for entry in alike for key in entry))[:7]
         heads = ["", *names] if isinstance(value, dict) else names
-        first = (
-            [[figures.words(name)] for name in mapping(value)]
-            if isinstance(value, dict)
-            else [[] for _ in alike]
-        )
+        first = [[figures.words(name)] for name in mapping(value)] if isinstance(value, dict) else [[] for _ in alike]
         rows: list[list[Child]] = [
-            [*head, *(shaped(name, entry.get(name)) for name in names)]
+            [*head, *(figures.shaped(name, entry.get(name)) for name in names)]
             for head, entry in zip(first[:MOST_ROWS], alike[:MOST_ROWS], strict=True)
         ]
-        right = [
-            i for i, name in enumerate(heads) if name and all(known(e.get(name)) is not None for e in alike)
-        ]
+        right = [i for i, name in enumerate(heads) if name and all(known(e.get(name)) is not None for e in alike)]
         shown = table(title, [figures.words(name) for name in heads], rows, numeric=right, class_="bare")
         return details(title.capitalize(), shown, open_=len(rows) <= SHORT)
-    return details(title.capitalize(), field_table(title, value), open_=len(entries) <= SHORT)
+    return details(title.capitalize(), field_table(title, value, "pairs bare"), open_=len(entries) <= SHORT)
 
 
 def flat_fields(value: dict[str, Any]) -> dict[str, Any]:
@@ -187,29 +177,17 @@ def flat_fields(value: dict[str, Any]) -> dict[str, Any]:
     return flat
 
 
-def field_table(caption: str, value: object) -> Markup:
+def field_table(caption: str, value: object, class_: str = "pairs") -> Markup:
     """A nested mapping as names and values."""
     rows = list(flatten_values(value).items())[:MOST_ROWS]
-    return pairs(caption, [(figures.words(name.replace(".", " · ")), text) for name, text in rows])
+    return pairs(caption, [(figures.words(name.replace(".", " · ")), text) for name, text in rows], class_)
 
 
 def flatten_values(value: object) -> dict[str, str]:
     """`flatten` with numbers written as figures."""
     if isinstance(value, dict) and all(not isinstance(item, dict | list) for item in value.values()):
-        return {str(name): shaped(str(name), item) for name, item in value.items()}
+        return {str(name): figures.shaped(str(name), item) for name, item in value.items()}
     return {name: text[:400] for name, text in flatten(value).items()}
-
-
-def shaped(name: str, value: object) -> str:
-    """A card's value as its name suggests: bytes as sizes, shares as per cent, counts with commas."""
-    found = known(value)
-    if found is None:
-        return text_of(value)[:400]
-    if name.endswith("bytes"):
-        return figures.size(found)
-    if name.endswith(("share", "ratio")):
-        return figures.percent(found)
-    return figures.count(found)
 
 
 def model_card(record: RunRecord, summary: dict[str, Any]) -> Markup:
@@ -218,11 +196,9 @@ def model_card(record: RunRecord, summary: dict[str, Any]) -> Markup:
     stated = mapping(record.results.get("model_card"))
     options = mapping(model.get("options")) or mapping(recipe.get("model"))
     family = text_of(model.get("family") or options.get("family"))
-    parameters, tokens = summary["measured"]["parameters"], summary["measured"]["tokens"]
+    parameters, tokens = summary["measured"]["parameters"], summary["tokens"]
     plan = mapping(record.plan.get("predicted"))
-    sizes = ", ".join(
-        f"{figures.words(name)} {text}" for name, text in flatten(options).items() if name != "family"
-    )
+    sizes = ", ".join(f"{figures.words(name)} {text}" for name, text in flatten(options).items() if name != "family")
     facts = pairs(
         "Model card",
         [
@@ -258,9 +234,7 @@ def model_card(record: RunRecord, summary: dict[str, Any]) -> Markup:
 
 def licence_of(record: RunRecord) -> str:
     """What the data cards say about the licence of the data."""
-    return ", ".join(
-        dict.fromkeys(text_of(card["licence"]) for card in cards_of(record).values() if "licence" in card)
-    )
+    return ", ".join(dict.fromkeys(text_of(card["licence"]) for card in cards_of(record).values() if "licence" in card))
 
 
 def limits(parameters: float | None, tokens: float | None) -> str:

@@ -11,6 +11,9 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+from numpy.typing import NDArray
+
 from groundup.report.markup import Markup, join, tag
 
 HEIGHT = 200
@@ -21,6 +24,7 @@ TIME_STEPS = (1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 10_
 BINARY_STEPS = tuple(2**power for power in range(60))
 
 Format = Callable[[float], str]
+Values = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -59,40 +63,34 @@ def thin(x: Sequence[float], y: Sequence[float], limit: int = MOST_POINTS) -> li
     The points are cut into equal runs; each run keeps its lowest and its highest finite value. The first and
     the last point always stay. Deterministic; the kept points are values of the record, never averages.
     """
-    finite = [i for i in range(len(y)) if math.isfinite(y[i]) and math.isfinite(x[i])]
+    values = np.asarray(y, dtype=np.float64)
+    finite = np.flatnonzero(np.isfinite(values) & np.isfinite(np.asarray(x, dtype=np.float64)))
     if len(finite) <= limit:
-        return finite
-    kept = {finite[0], finite[-1]}
-    runs = limit // 2
-    for run in range(runs):
-        part = finite[run * len(finite) // runs : (run + 1) * len(finite) // runs]
-        kept.add(min(part, key=lambda i: y[i]))
-        kept.add(max(part, key=lambda i: y[i]))
+        return [int(index) for index in finite]
+    kept = {int(finite[0]), int(finite[-1])}
+    for run in np.array_split(finite, limit // 2):
+        kept |= {int(run[values[run].argmin()]), int(run[values[run].argmax()])}
     return sorted(kept)
 
 
 def smooth(values: Sequence[float], span: int) -> list[float]:
-    """The mean over about `span` values around each, near values counting more, fewer near the ends.
+    """The mean over about `span` values around each value, near values counting more, fewer near the ends.
 
     It looks as far ahead as back, so it does not lag. A missing value is left out and stays missing.
     """
-    return centred(centred(values, span // 2), span // 2)
+    return [float(value) for value in centred(centred(np.asarray(values), span // 2), span // 2)]
 
 
-def centred(values: Sequence[float], span: int) -> list[float]:
+def centred(values: Values, span: int) -> Values:
     """The plain mean over `span` values around each value."""
-    sums, counts = [0.0], [0]
-    for value in values:
-        usable = math.isfinite(value)
-        sums.append(sums[-1] + (value if usable else 0.0))
-        counts.append(counts[-1] + usable)
-    averaged = []
-    for i, value in enumerate(values):
-        reach = min(span // 2, i, len(values) - 1 - i)
-        first, last = i - reach, i + reach + 1
-        count = counts[last] - counts[first]
-        averaged.append((sums[last] - sums[first]) / count if math.isfinite(value) else math.nan)
-    return averaged
+    usable = np.isfinite(values)
+    sums = np.concatenate([[0.0], np.cumsum(np.where(usable, values, 0.0))])
+    counts = np.concatenate([[0], np.cumsum(usable)])
+    place = np.arange(len(values))
+    reach = np.minimum(span // 2, np.minimum(place, len(values) - 1 - place))
+    first, last = place - reach, place + reach + 1
+    means = (sums[last] - sums[first]) / np.maximum(counts[last] - counts[first], 1)
+    return np.where(usable, means, np.nan)
 
 
 def frame(values: Sequence[float]) -> tuple[float, float]:

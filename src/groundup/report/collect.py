@@ -53,9 +53,7 @@ class RunRecord:
     name: str
     folder: Path
     title: str = ""
-    columns: dict[str, array[float]] = field(
-        default_factory=lambda: {name: array("d") for name in MEASURED + CLOCKED}
-    )
+    columns: dict[str, array[float]] = field(default_factory=lambda: {name: array("d") for name in MEASURED + CLOCKED})
     start: dict[str, Any] = field(default_factory=dict)
     end: dict[str, Any] = field(default_factory=dict)
     evaluations: list[dict[str, Any]] = field(default_factory=list)
@@ -131,7 +129,8 @@ def is_run(folder: Path) -> bool:
 def take_event(record: RunRecord, event: dict[str, Any]) -> None:
     """Put one line of the events where it belongs."""
     kind = text_of(event.get("event"))
-    clock = mapping(event.get("clock"))
+    clock = event.get("clock")
+    clock = clock if isinstance(clock, dict) else {}
     record.counts[kind] += 1
     time = clock.get("time")
     if isinstance(time, str):

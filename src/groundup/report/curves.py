@@ -49,9 +49,7 @@ CHARTS = (
     ),
     Chart("learning_rate", "Learning rate", "as scheduled", figures.short, from_zero=True),
     Chart("gradient_norm", "Gradient norm", "before clipping", figures.short, from_zero=True, smoothed=True),
-    Chart(
-        "tokens_per_second", "Throughput", "tokens per second", figures.short, from_zero=True, smoothed=True
-    ),
+    Chart("tokens_per_second", "Throughput", "tokens per second", figures.short, from_zero=True, smoothed=True),
     Chart(
         "ceiling_share",
         "Share of the ceiling",
@@ -223,9 +221,7 @@ def numbers(record: RunRecord) -> Markup:
     total = len(columns["step"])
     parts: list[Child] = []
     if total:
-        picked = sorted(
-            {round(i * (total - 1) / (min(total, ROWS) - 1 or 1)) for i in range(min(total, ROWS))}
-        )
+        picked = sorted({round(i * (total - 1) / (min(total, ROWS) - 1 or 1)) for i in range(min(total, ROWS))})
         shown: list[tuple[str, str, Format]] = [
             ("step", "step", figures.count),
             ("tokens", "tokens", figures.count),

@@ -8,6 +8,8 @@ from __future__ import annotations
 import math
 from datetime import UTC, datetime
 
+from groundup.report.reading import known, text_of
+
 MISSING = "–"
 
 
@@ -128,3 +130,15 @@ def moment(text: str | None) -> str:
 def words(name: str) -> str:
     """A field name as words: bits_per_byte → bits per byte, held_out → held-out."""
     return name.replace("held_out", "held-out").replace("_", " ")
+
+
+def shaped(name: str, value: object) -> str:
+    """A value of unknown meaning as its name suggests: bytes as sizes, shares as per cent, counts with commas."""
+    found = known(value)
+    if found is None:
+        return text_of(value)[:400]
+    if name.endswith("bytes"):
+        return size(found)
+    if name.endswith(("share", "ratio")):
+        return percent(found)
+    return count(found)

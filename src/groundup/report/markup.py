@@ -12,9 +12,7 @@ import json
 import re
 from collections.abc import Iterable
 
-HIDDEN = re.compile(
-    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff\ufeff]"
-)
+HIDDEN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff\ufeff]")
 VOID = frozenset({"br", "hr", "input", "link", "meta", "path", "line", "circle", "rect"})
 
 
@@ -86,19 +84,17 @@ def table(
         )
         for row in rows
     ]
-    whole = tag(
-        "table", tag("caption", caption), tag("thead", heading), tag("tbody", *lines), class_=class_ or None
-    )
+    whole = tag("table", tag("caption", caption), tag("thead", heading), tag("tbody", *lines), class_=class_ or None)
     return tag("div", whole, class_="scroll", tabindex="0", role="region", aria_label=caption)
 
 
-def pairs(caption: str, rows: Iterable[tuple[str, Child]]) -> Markup:
+def pairs(caption: str, rows: Iterable[tuple[str, Child]], class_: str = "pairs") -> Markup:
     """A two-column table of names and values; nothing when there are no rows."""
     kept = [[name, value] for name, value in rows if value not in (None, "")]
     if not kept:
         return Markup("")
     lines = [tag("tr", tag("th", name, scope="row"), tag("td", value)) for name, value in kept]
-    return tag("table", tag("caption", caption), tag("tbody", *lines), class_="pairs")
+    return tag("table", tag("caption", caption), tag("tbody", *lines), class_=class_)
 
 
 def details(summary: str, *children: Child, open_: bool = False) -> Markup:

@@ -40,9 +40,7 @@ def render(record: RunRecord) -> str:
         tag("footer", tag("p", closing(summary))),
         tag("script", script),
     )
-    policy = (
-        f"default-src 'none'; style-src '{sha256(style)}'; script-src '{sha256(script)}'; base-uri 'none'"
-    )
+    policy = f"default-src 'none'; style-src '{sha256(style)}'; script-src '{sha256(script)}'; base-uri 'none'"
     document = tag(
         "html",
         tag(
@@ -90,9 +88,7 @@ def head(record: RunRecord, summary: dict[str, Any]) -> Markup:
             tag("p", "groundup report", class_="eyebrow"),
             tag("h1", tag("span", record.title[:200], dir="auto"), sections.badge(summary["outcome"])),
             tag("p", sections.sentence(summary), class_="lead"),
-            tag(
-                "p", summary["reason"][:2000], class_="failure" if summary["outcome"] == "failed" else "quiet"
-            )
+            tag("p", summary["reason"][:2000], class_="failure" if summary["outcome"] == "failed" else "quiet")
             if summary["reason"] and summary["outcome"] != "finished"
             else None,
             sections.key_figures(summary),

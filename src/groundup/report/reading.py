@@ -60,9 +60,7 @@ def read_lines(path: Path, notes: list[str]) -> Iterator[dict[str, Any]]:
                 whole = line.endswith(b"\n") or len(line) < LONGEST_LINE
                 while not line.endswith(b"\n") and len(line) == LONGEST_LINE:  # pass over the rest of it
                     line = file.readline(LONGEST_LINE)
-                value, reason = (
-                    parse_json(line.decode("utf-8", errors="replace")) if whole else (None, "too long")
-                )
+                value, reason = parse_json(line.decode("utf-8", errors="replace")) if whole else (None, "too long")
                 if isinstance(value, dict):
                     yield value
                 elif line.strip():
@@ -107,7 +105,9 @@ def parse_json(text: str) -> tuple[Any, str]:
 
 def number(value: object) -> float:
     """A finite or infinite number as it is; NaN for anything else, truth values and text included."""
-    if isinstance(value, bool) or not isinstance(value, int | float):
+    if isinstance(value, float):
+        return value
+    if isinstance(value, bool) or not isinstance(value, int):
         return math.nan
     try:
         return float(value)
@@ -150,7 +150,8 @@ def flatten(value: object, prefix: str = "", depth: int = 0) -> dict[str, str]:
     elif isinstance(value, list) and any(isinstance(item, dict | list) for item in value):
         pairs = [(str(index), item) for index, item in enumerate(value)]
     else:
-        return {prefix: text_of(value)}
+        items = value if isinstance(value, list) else [value]
+        return {prefix: ", ".join(text_of(item) for item in items)}
     if depth >= DEEPEST:
         return {prefix: "(nested too deeply)"}
     flat: dict[str, str] = {}

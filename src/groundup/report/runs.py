@@ -124,9 +124,7 @@ def recent_summary(folder: Path) -> dict[str, Any] | None:
         return None
     summary = read_object(folder / "report.json", [])
     needed = {"outcome", "steps", "tokens", "seconds", "started", "recipe_digest", "evaluations", "final"}
-    whole = (
-        summary.get("schema") == SCHEMA and needed <= summary.keys() and isinstance(summary["final"], dict)
-    )
+    whole = summary.get("schema") == SCHEMA and needed <= summary.keys() and isinstance(summary["final"], dict)
     return summary if whole else None
 
 
@@ -153,18 +151,12 @@ def compare(first: Path | str, second: Path | str) -> Comparison:
     tokenizers = [digest(record.folder / "model" / "tokenizer.json") for record in records]
     same_tokenizer = None in tokenizers or tokenizers[0] == tokenizers[1]
     if not same_tokenizer:
-        notes.append(
-            "The tokenizers differ: loss and perplexity per token cannot be compared, bits per byte can."
-        )
+        notes.append("The tokenizers differ: loss and perplexity per token cannot be compared, bits per byte can.")
     ledgers = [json.dumps(data_ledger(record), sort_keys=True) for record in records]
     if ledgers[0] != ledgers[1]:
-        notes.append(
-            "The data differ, perhaps the held-out part too: compare the data cards before the metrics."
-        )
+        notes.append("The data differ, perhaps the held-out part too: compare the data cards before the metrics.")
     rows = [latest_rows(record) for record in records]
-    metrics = [
-        side_by_side(key, rows[0][key], rows[1][key], same_tokenizer) for key in rows[0] if key in rows[1]
-    ]
+    metrics = [side_by_side(key, rows[0][key], rows[1][key], same_tokenizer) for key in rows[0] if key in rows[1]]
     return Comparison(records[0].name, records[1].name, recipe, metrics, notes)
 
 

@@ -82,12 +82,8 @@ def key_figures(summary: dict[str, Any]) -> Markup:
     for row in leading:
         span = figures.between(row["low"], row["high"])
         before = f"before: {figures.metric(row['before'])}" if row["before"] is not None else ""
-        title = (
-            f"{row['stage'] if staged else ''} {figures.words(row['data'])} {figures.words(row['metric'])}"
-        )
-        tiles.append(
-            (capital(title.strip()), figures.metric(row["after"]), "\n".join(filter(None, [span, before])))
-        )
+        title = f"{row['stage'] if staged else ''} {figures.words(row['data'])} {figures.words(row['metric'])}"
+        tiles.append((capital(title.strip()), figures.metric(row["after"]), "\n".join(filter(None, [span, before]))))
     final = summary["final"]
     if not leading and final["loss"] is not None:
         tiles.append(("Training loss", figures.metric(final["loss"]), "nats per target, last record"))
@@ -154,9 +150,7 @@ def results(summary: dict[str, Any]) -> Markup:
         name = f"{row['data']} {row['metric']}: {figures.metric(row['before'])} to {figures.metric(after)}"
         values = [row[key] for key in ("before", "after", "low", "high") if row[key] is not None]
         span = Scale(*widened(min(values, default=0.0), max(values, default=0.0)), 3.0, 97.0)
-        bar = (
-            None if after is None else interval_bar(name, row["before"], after, row["low"], row["high"], span)
-        )
+        bar = None if after is None else interval_bar(name, row["before"], after, row["low"], row["high"], span)
         mark = (
             tag("span", row["verdict"], class_=f"badge {VERDICTS[row['verdict']]}")
             if row["verdict"]
@@ -210,11 +204,7 @@ def planned(summary: dict[str, Any]) -> Markup:
             share = expected / found - 1.0
             limit = WITHIN.get(name)
             kind = "" if limit is None else "good" if abs(share) <= limit else "bad"
-            word = (
-                ""
-                if limit is None
-                else f" {'within' if abs(share) <= limit else 'beyond'} {figures.percent(limit)}"
-            )
+            word = "" if limit is None else f" {'within' if abs(share) <= limit else 'beyond'} {figures.percent(limit)}"
             off = join(
                 [
                     figures.percent(share, signed=True),
@@ -282,14 +272,10 @@ def incidents(record: RunRecord) -> Markup:
     total = record.counts["save"]
     if saves:
         step = figures.count(number(saves[-1].get("step")))
-        parts.append(
-            tag("p", f"{total:,} checkpoint{'s' if total > 1 else ''} saved, the last at step {step}.")
-        )
+        parts.append(tag("p", f"{total:,} checkpoint{'s' if total > 1 else ''} saved, the last at step {step}."))
     rows: list[list[Child]] = [incident_row(event) for event in spread(others, MOST_INCIDENTS)]
     if rows:
-        many = record.counts.total() - sum(
-            record.counts[k] for k in ("step", "evaluate", "sample", "start", "save")
-        )
+        many = record.counts.total() - sum(record.counts[k] for k in ("step", "evaluate", "sample", "start", "save"))
         caption = f"Events: {len(rows)} of {many:,}" if many > len(rows) else "Events"
         parts.append(table(caption, ["step", "event", "detail", "time"], rows, numeric=(0,)))
     elif record.columns["step"]:
@@ -304,7 +290,7 @@ def incident_row(event: dict[str, Any]) -> list[Child]:
     said = [text_of(event.get(name)) for name in ("kind", "outcome", "message", "reason", "path")]
     detail = event.get("detail")
     said.append(
-        ", ".join(f"{k} {v}" for k, v in flatten(detail).items())
+        ", ".join(f"{figures.words(k)} {v}" for k, v in flatten(detail).items())
         if isinstance(detail, dict)
         else text_of(detail)
     )
@@ -325,8 +311,7 @@ def sessions(record: RunRecord) -> Markup:
     shown = [flatten(session) for session in spread(record.sessions, 40)]
     names = list(dict.fromkeys(key for session in shown for key in session))[:8]
     rows: list[list[Child]] = [
-        [str(index + 1), *(session.get(name, "")[:160] for name in names)]
-        for index, session in enumerate(shown)
+        [str(index + 1), *(session.get(name, "")[:160] for name in names)] for index, session in enumerate(shown)
     ]
     count = len(record.sessions)
     caption = "One process worked on this run" if count == 1 else f"{count:,} processes worked on this run"
@@ -335,7 +320,9 @@ def sessions(record: RunRecord) -> Markup:
 
 def environment(record: RunRecord, summary: dict[str, Any]) -> Markup:
     """The machine, what the recipe changes from its preset, and the recipe in full."""
-    machine = flatten(summary["hardware"])
+    hardware = mapping(summary["hardware"])
+    machine = flatten({name: item for name, item in hardware.items() if known(item) is None})
+    machine |= {name: figures.shaped(name, item) for name, item in hardware.items() if known(item) is not None}
     machine.pop("", None)
     rows = [(figures.words(name.replace(".", " ")), value[:300]) for name, value in machine.items()]
     for name in ("precision", "compile"):
@@ -365,9 +352,7 @@ def difference_table(caption: str, differences: object) -> Markup:
     named = mappings(entries)
     if named:
         names = list(dict.fromkeys(key for entry in named for key in entry))[:5]
-        rows: list[list[Child]] = [
-            [text_of(entry.get(name))[:300] for name in names] for entry in named[:500]
-        ]
+        rows: list[list[Child]] = [[text_of(entry.get(name))[:300] for name in names] for entry in named[:500]]
         return table(caption, [figures.words(name) for name in names], rows)
     lines = [tag("li", tag("code", text_of(entry)[:300])) for entry in entries[:500]]
     return join([tag("p", caption, class_="eyebrow"), tag("ul", *lines)])

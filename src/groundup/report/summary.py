@@ -40,8 +40,7 @@ def summarize(record: RunRecord) -> dict[str, Any]:
         "outcome": outcome(record, stages),
         "reason": text_of(end.get("reason")) or None,
         "command": command(record),
-        "recipe_digest": text_of(record.results.get("recipe_digest") or record.start.get("recipe_digest"))
-        or None,
+        "recipe_digest": text_of(record.results.get("recipe_digest") or record.start.get("recipe_digest")) or None,
         "steps": measured["steps"],
         "steps_planned": known(record.start.get("steps")),
         "tokens": tokens["trained"],
@@ -195,9 +194,7 @@ def less_is_better(metric: str) -> bool | None:
     return True if any(word in name for word in LESS_IS_BETTER) else None
 
 
-def verdict(
-    metric: str, before: float | None, after: float | None, low: float | None, high: float | None
-) -> str:
+def verdict(metric: str, before: float | None, after: float | None, low: float | None, high: float | None) -> str:
     """better, worse or within noise: whether `before` lies outside the interval of `after`; "" if unknown."""
     if before is None or after is None or low is None or high is None:
         return ""

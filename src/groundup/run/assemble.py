@@ -25,7 +25,7 @@ from groundup.models.llama import Llama, LlamaOptions
 from groundup.objectives import OBJECTIVES
 from groundup.optim.optimizer import Optimizer
 from groundup.parallel.blocks import compile_blocks, recompute_blocks
-from groundup.recipe import digest, to_yaml
+from groundup.recipe import to_yaml
 from groundup.recipe.resolve import architecture, resolve
 from groundup.recipe.tree import ChatData, Recipe
 from groundup.run import models
@@ -51,6 +51,11 @@ class Parts:
     texts: PreparedTexts | None
     chats: PreparedChats | None
     init_from: Path | None
+
+    @property
+    def base(self) -> LlamaOptions | None:
+        """The architecture of the model to go on with, if there is one."""
+        return self.options if self.init_from is not None else None
 
     def source(self) -> Source:
         """A fresh training stream."""
@@ -110,7 +115,7 @@ def gather(recipe: Recipe, folder: Path, *, say: Say) -> Parts:
     texts = chats = None
     if isinstance(recipe.data, ChatData):
         if tokenizer is None:
-            tokenizer = _tokenizer_of_chats(recipe, data_folder, say)
+            tokenizer = tokenizer_of_chats(recipe, data_folder, say)
         context = recipe.data.context or 0
         chats = prepare_chats(recipe, tokenizer, template, context=context, folder=data_folder)
         template = chats.template
@@ -122,7 +127,7 @@ def gather(recipe: Recipe, folder: Path, *, say: Say) -> Parts:
     return Parts(recipe, device, precision, options, tokenizer, template, texts, chats, base_folder)
 
 
-def _tokenizer_of_chats(recipe: Recipe, folder: Path, say: Say) -> Tokenizer:
+def tokenizer_of_chats(recipe: Recipe, folder: Path, say: Say) -> Tokenizer:
     """A tokenizer for a chat model that starts from nothing: trained on the conversations themselves."""
     from groundup.data.chat_rows import ChatLedger, ChatOptions, Row, read_chat
     from groundup.run.texts import DEFAULT_VOCABULARY
@@ -147,7 +152,7 @@ def new_state(parts: Parts) -> State:
     steps = recipe.budget.steps or 1
     average = Average(model, recipe.events.average) if recipe.events.average is not None else None
     optimizers = {name: Optimizer(model, options, steps=steps) for name, options in recipe.optim.items()}
-    objective_options, objective = OBJECTIVES[recipe.objective.kind]
+    _, objective = OBJECTIVES[recipe.objective.kind]
     return State(
         module=model,
         optimizers=dict(optimizers),
@@ -159,10 +164,9 @@ def new_state(parts: Parts) -> State:
 
 def assemble(
     parts: Parts, folder: Path, *, listeners: tuple[Listener, ...], stop: Stop
-) -> tuple[Run, EventLog, Callable[[], None]]:
-    """The run, its event log, and the function that saves a checkpoint now."""
+) -> tuple[Run, EventLog, Saver]:
+    """The run, its event log, and what saves a checkpoint now."""
     recipe, device = parts.recipe, parts.device
-    events, budget = recipe.events, recipe.budget
     state = new_state(parts)
     model = state.module
     assert isinstance(model, Llama)
@@ -175,11 +179,10 @@ def assemble(
     def report(kind: str, step: int, detail: dict[str, Any]) -> None:
         log.write("guard", step, kind=kind, detail=detail)
 
-    rows_per_step = (budget.tokens_per_step or 1) // (recipe.data.context or 1)
     run = Run(
         state=state,
-        steps=budget.steps or 1,
-        accumulate=rows_per_step // (budget.micro_batch or 1),
+        steps=recipe.budget.steps or 1,
+        accumulate=accumulate(recipe),
         clip={name: options.clip for name, options in recipe.optim.items()},
         events=[],
         guard=Guard(recipe.guard, report=report, folder=folder / "faults"),
@@ -187,12 +190,12 @@ def assemble(
         device=device,
         autocast=autocast(parts.precision, device),
     )
-    save = _saver(run, parts, folder, log)
+    save = Saver(run, parts, folder, log)
     run.events = _events(run, parts, log, save)
     return run, log, save
 
 
-def _events(run: Run, parts: Parts, log: EventLog, save: Callable[[], None]) -> list[Any]:
+def _events(run: Run, parts: Parts, log: EventLog, save: Saver) -> list[Any]:
     """The fixed list, in the order in which they are called."""
     recipe, state = parts.recipe, run.state
     events, model = recipe.events, state.module
@@ -242,38 +245,62 @@ def _events(run: Run, parts: Parts, log: EventLog, save: Callable[[], None]) -> 
     ]
 
 
-def _saver(run: Run, parts: Parts, folder: Path, log: EventLog) -> Callable[[], None]:
-    """A function that writes a checkpoint of the present moment and the `save` line after it."""
-    events = parts.recipe.events
-    files = {**parts.small_files(), RECIPE_FILE: to_yaml(parts.recipe).encode()}
+class Saver:
+    """Writes a checkpoint of the present moment and the `save` line after it.
 
-    def save() -> None:
-        numbers = {**run.state.numbers(), "guard": run.guard.state_dict()}
+    A checkpoint that a stop asked for is not planned: an uninterrupted run would not have made it, so its
+    line vanishes with the resume.
+    """
+
+    def __init__(self, run: Run, parts: Parts, folder: Path, log: EventLog) -> None:
+        self.run, self.folder, self.log, self.events = run, folder, log, parts.recipe.events
+        self.files = {**parts.small_files(), RECIPE_FILE: to_yaml(parts.recipe).encode()}
+        self.saved = -1  # the step of the newest planned checkpoint
+
+    def __call__(self, *, planned: bool = True) -> None:
+        """Save, unless this step has its planned checkpoint already."""
+        run = self.run
+        if self.saved == run.state.step:
+            return
+        numbers = {**run.state.numbers(), "guard": run.guard.state_dict(), "planned": planned}
         numbers["events"] = [event.state_dict() for event in run.events]
-        numbers["log_offset"] = log.offset
+        numbers["log_offset"] = self.log.offset
         path = checkpoint.save(
-            folder / "checkpoints",
+            self.folder / "checkpoints",
             step=run.state.step,
             tensors=run.state.tensors(),
             state=numbers,
-            files=files,
-            keep=events.keep,
-            keep_every=events.keep_every,
+            files=self.files,
+            keep=self.events.keep,
+            keep_every=self.events.keep_every,
         )
-        log.write("save", run.state.step, path=os.fspath(path.relative_to(folder)))
+        self.saved = run.state.step if planned else -1
+        self._note(path)
 
-    return save
+    def resumed(self, saved: checkpoint.Checkpoint, path: Path) -> None:
+        """Put the log back to the moment of a checkpoint, with its line if it was planned."""
+        self.log.cut(saved.state["log_offset"])
+        if saved.state["planned"]:
+            self.saved = saved.step
+            self._note(path)
+
+    def _note(self, path: Path) -> None:
+        self.log.write("save", self.run.state.step, path=os.fspath(path.relative_to(self.folder)))
 
 
-def restore(run: Run, log: EventLog, saved: checkpoint.Checkpoint) -> None:
-    """Put a run back to the moment of a checkpoint, its event log included."""
+def restore(run: Run, saved: checkpoint.Checkpoint) -> None:
+    """Put a run back to the moment of a checkpoint."""
     run.state.load_tensors(saved.tensors)
     run.state.load_numbers(saved.state)
     run.guard.load_state_dict(saved.state["guard"])
     for event, state in zip(run.events, saved.state["events"], strict=True):
         event.load_state_dict(state)
-    log.cut(saved.state["log_offset"])
-    log.write("save", saved.step, path=f"checkpoints/step-{saved.step:06d}")
+
+
+def accumulate(recipe: Recipe) -> int:
+    """Micro-batches of one step."""
+    rows = (recipe.budget.tokens_per_step or 1) // (recipe.data.context or 1)
+    return rows // (recipe.budget.micro_batch or 1)
 
 
 def flops_per_token(options: LlamaOptions, context: int) -> float:
@@ -284,8 +311,3 @@ def flops_per_token(options: LlamaOptions, context: int) -> float:
     weights = options.layers * per_layer + options.width * options.vocabulary
     attention = options.layers * options.heads * options.head_size * context
     return 6.0 * weights + 6.0 * attention
-
-
-def recipe_digest(recipe: Recipe) -> str:
-    """The digest that names a resolved recipe."""
-    return digest(recipe)

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from groundup.data.chat_layout import Message
 from groundup.data.chat_rows import ChatLedger, ChatOptions, Row, SetAside, fit, read_chat
 from groundup.data.pack import ChatPacker, Conversation
 from groundup.data.stream import PackedStream
@@ -81,7 +82,8 @@ def prepare_chats(
     assert isinstance(data, ChatData)
     template = chat_template(data, model_template)
     options = ChatOptions(**{name: dict(data)[name] for name in ChatOptions.model_fields})
-    ledger, aside = ChatLedger(), []
+    ledger = ChatLedger()
+    aside: list[SetAside] = []
     share = 0.0 if data.held_out_files else data.held_out
     train_rows, held_rows = _read(data.files, options, ledger, aside, share)
     if data.held_out_files:
@@ -90,7 +92,7 @@ def prepare_chats(
         held_rows = [*both[0], *both[1]]
         train_rows = _without(train_rows, held_rows, ledger)
     outcomes: Counter[str] = Counter()
-    rendered = template.render_batch([row.messages for row in train_rows], tokenizer, train_on=data.train_on)
+    rendered = template.render_batch([plain(row.messages) for row in train_rows], tokenizer, train_on=data.train_on)
     train, trained_bytes, targets, cut = [], 0, 0, 0
     for row, one in zip(train_rows, rendered, strict=True):
         where = f"{row.file}:{row.line}"
@@ -110,6 +112,11 @@ def prepare_chats(
     held = _examples(held_rows, template, tokenizer, context)
     per_target = trained_bytes / max(1, targets)
     return PreparedChats(tokenizer, template, train, held, card, per_target, rendered[:show])
+
+
+def plain(messages: Sequence[Message]) -> list[dict[str, Any]]:
+    """Messages as the dicts that a template takes."""
+    return [dict(message) for message in messages]
 
 
 def _read(
@@ -139,9 +146,9 @@ def _examples(
     rows: list[Row], template: ChatTemplate, tokenizer: Tokenizer, context: int
 ) -> list[AnswerExample]:
     """Held-out conversations with their last answer as the reference; those that do not fit are left out."""
-    whole = template.render_batch([row.messages for row in rows], tokenizer, train_on="last")
+    whole = template.render_batch([plain(row.messages) for row in rows], tokenizer, train_on="last")
     asked = template.render_batch(
-        [row.messages[:-1] for row in rows], tokenizer, add_generation_prompt=True
+        [plain(row.messages[:-1]) for row in rows], tokenizer, add_generation_prompt=True
     )
     return [
         AnswerExample(

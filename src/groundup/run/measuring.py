@@ -113,7 +113,8 @@ def evaluate_answers(model: Llama, parts: Parts, *, limit: int, autocast: torch.
     """The evaluation while fine-tuning: the loss of held-out answers. Its first metric is also called `loss`,
     so that early stopping has one name for both."""
     assert parts.chats is not None
-    chosen, left = [], limit
+    chosen: list[AnswerExample] = []
+    left = limit
     for example in parts.chats.held_out:
         left -= len(example.ids)
         if left < 0 and chosen:

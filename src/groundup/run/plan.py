@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+import shutil
+import tempfile
+from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
+import torch
+
+from groundup.machine.ceiling import choose_precision, resolve_device
+from groundup.models.llama import Llama
+from groundup.recipe.resolve import architecture, resolve, resolve_steps
 from groundup.recipe.tree import Recipe
-from groundup.run.assemble import Parts
-from groundup.run.models import parameter_parts
-from groundup.run.rehearse import foresee_memory
+from groundup.run.assemble import Parts, accumulate, gather
+from groundup.run.models import load_described, parameter_parts
+from groundup.run.rehearse import available_memory, foresee, foresee_memory, rehearse
+from groundup.run.texts import DEFAULT_VOCABULARY, Say
 
 
 def plan_of(parts: Parts, seconds_per_step: float) -> dict[str, Any]:
@@ -32,7 +41,7 @@ def plan_of(parts: Parts, seconds_per_step: float) -> dict[str, Any]:
         "memory_bytes": memory.total,
         "memory": asdict(memory),
         "disk_bytes": disk_bytes(recipe, memory.weights, memory.optimizer),
-        "epochs": steps * (recipe.budget.tokens_per_step or 0) / max(1, parts.rows_per_epoch * (recipe.data.context or 1)),
+        "epochs": steps * (recipe.budget.tokens_per_step or 0) / (parts.rows_per_epoch * (recipe.data.context or 1)),
     }
     if recipe.hardware.price_per_hour is not None:
         plan["cost"] = seconds / 3600 * recipe.hardware.price_per_hour
@@ -47,3 +56,95 @@ def disk_bytes(recipe: Recipe, weights: int, optimizer: int) -> int:
     kept = recipe.events.keep + (steps // recipe.events.keep_every if recipe.events.keep_every else 0)
     saved = min(kept, steps // every + 1) if every else 1
     return (saved + 1) * one + weights
+
+
+@dataclass
+class Plan:
+    """What a recipe needs, and what this machine has."""
+
+    numbers: dict[str, Any]
+    memory_there: int
+    disk_there: int
+
+    @property
+    def fits(self) -> bool:
+        """Whether memory and disk are enough."""
+        return self.lacking == ""
+
+    @property
+    def lacking(self) -> str:
+        """What is not enough, in words; empty if all is."""
+        needed = self.numbers["memory_bytes"] - self.numbers["memory"]["process"]
+        if needed > self.memory_there:
+            return f"{needed / 1e9:.1f} GB of memory are needed, {self.memory_there / 1e9:.1f} GB are free"
+        disk = self.numbers.get("disk_bytes", 0)
+        if disk > self.disk_there:
+            return f"{disk / 1e9:.1f} GB of disk are needed, {self.disk_there / 1e9:.1f} GB are free"
+        return ""
+
+
+def foresee_plan(recipe: Recipe) -> Plan:
+    """Parameters and memory from the recipe alone: no data is read and nothing is measured."""
+    device = resolve_device(recipe.hardware.device)
+    base = load_described(Path(recipe.model.init_from))[0] if recipe.model.init_from else None
+    resolved = resolve(recipe, device=device.type, base=base.options if base else None)
+    options = base.options if base else architecture(resolved.model, expected_vocabulary(recipe))
+    needed = foresee(resolved, options, choose_precision(recipe.hardware.precision, device).name)
+    with torch.device("meta"):
+        parts = parameter_parts(Llama(options))
+    numbers: dict[str, Any] = {
+        "parameters": sum(part["parameters"] for part in parts),
+        "parts": parts,
+        "memory_bytes": needed.total,
+        "memory": asdict(needed),
+        "micro_batch": resolved.budget.micro_batch,
+        "tokens_per_step": resolved.budget.tokens_per_step,
+    }
+    return Plan(numbers, available_memory(device), shutil.disk_usage(".").free)
+
+
+def expected_vocabulary(recipe: Recipe) -> int:
+    """The vocabulary before the tokenizer is trained: what is asked for, or a usual size."""
+    if recipe.tokenizer is None:
+        return DEFAULT_VOCABULARY
+    return recipe.tokenizer.vocabulary or {"byte": 262, "char": 512}.get(recipe.tokenizer.kind, DEFAULT_VOCABULARY)
+
+
+def plan_recipe(recipe: Recipe, *, say: Say) -> Plan:
+    """The whole plan: the data is prepared in a temporary folder and a few steps are timed. A recipe that
+    does not fit is planned from its sizes alone."""
+    plan = foresee_plan(recipe)
+    if not plan.fits:
+        return plan
+    with tempfile.TemporaryDirectory(prefix="groundup-plan-") as folder:
+        parts = gather(recipe, Path(folder), say=say)
+        seconds = rehearse(parts).step(accumulate(parts.recipe))
+        parts.recipe = resolve_steps(
+            parts.recipe, rows_per_epoch=parts.rows_per_epoch, seconds_per_step=seconds
+        )
+        numbers = plan_of(parts, seconds)
+    numbers |= {name: plan.numbers[name] for name in ("micro_batch", "tokens_per_step")}
+    return Plan(numbers, plan.memory_there, plan.disk_there)
+
+
+def fix(recipe: Recipe) -> tuple[Recipe, dict[str, Any]] | None:
+    """The recipe with the smallest change that makes it fit, and the fields that changed; None if there is no
+    such change. Smaller micro-batches come first, since they leave the result as it is; then recomputation."""
+    device = resolve_device(recipe.hardware.device)
+    base = load_described(Path(recipe.model.init_from))[0].options if recipe.model.init_from else None
+    rows = resolve(recipe, device=device.type, base=base).budget.micro_batch or 1
+    for recompute in (recipe.hardware.recompute, True):
+        micro = rows
+        while micro >= 1:
+            changed: dict[str, Any] = {"budget.micro_batch": micro}
+            candidate = recipe.model_copy(
+                update={"budget": recipe.budget.model_copy(update={"micro_batch": micro})}
+            )
+            if recompute != recipe.hardware.recompute:
+                hardware = recipe.hardware.model_copy(update={"recompute": True})
+                candidate = candidate.model_copy(update={"hardware": hardware})
+                changed["hardware.recompute"] = True
+            if foresee_plan(candidate).fits:
+                return candidate, changed
+            micro //= 2
+    return None

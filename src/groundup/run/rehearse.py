@@ -14,6 +14,7 @@ from groundup.engine.precision import autocast
 from groundup.errors import GroundupError
 from groundup.functional import CHUNK_ELEMENTS
 from groundup.machine.ceiling import synchronize
+from groundup.machine.describe import memory
 from groundup.machine.memory import current_memory_bytes
 from groundup.models.llama import Llama, LlamaOptions
 from groundup.objectives import OBJECTIVES
@@ -60,7 +61,7 @@ def dry_batch(parts: Parts) -> Batch:
     context, rows = parts.recipe.data.context or 1, parts.recipe.budget.micro_batch or 1
     generator = torch.Generator().manual_seed(0)
     tokens = torch.randint(0, parts.options.vocabulary, (rows, context + 1), generator=generator)
-    half = context // 2
+    half = context // 2 if context > 3 else 0  # a document of one token has nothing to attend to
     position = torch.cat([torch.arange(half), torch.arange(context - half)])[None].expand(rows, -1)
     document = (torch.arange(context) >= half).long()[None].expand(rows, -1)
     return {
@@ -79,10 +80,13 @@ def rehearse(parts: Parts, *, seconds: float = ENOUGH_SECONDS) -> Rehearsal:
             gradient, by name.
     """
     recipe, device = parts.recipe, parts.device
+    needed, there = foresee_memory(parts), available_memory(device)
+    if needed.total - needed.process > there:
+        raise out_of_memory(recipe, f"needs {needed.total / 1e9:.1f} GB, {there / 1e9:.1f} GB are free")
     batch = {name: tensor.to(device) for name, tensor in dry_batch(parts).items()}
     try:
         model = models_like(parts)
-        objective_options, objective_class = OBJECTIVES[recipe.objective.kind]
+        _, objective_class = OBJECTIVES[recipe.objective.kind]
         objective = objective_class(recipe.objective, model)
         optimizer = Optimizer(model, recipe.optim["model"], steps=1)
         context = autocast(parts.precision, device)
@@ -110,6 +114,13 @@ def rehearse(parts: Parts, *, seconds: float = ENOUGH_SECONDS) -> Rehearsal:
     del model, objective, optimizer, loss
     gc.collect()
     return Rehearsal(micro, update)
+
+
+def available_memory(device: torch.device) -> int:
+    """Bytes that are free on the device now."""
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0])
+    return memory()["available"]
 
 
 def models_like(parts: Parts) -> Llama:
@@ -214,7 +225,7 @@ def _saved_bytes(model: Llama, rows: int, context: int, recompute: bool, precisi
     model = model.to("meta")
     tokens = torch.zeros(rows, context, dtype=torch.int64, device="meta")
     document = torch.zeros(rows, context, dtype=torch.int64, device="meta")
-    model.cos_TK, model.sin_TK = model.cos_TK.to("meta"), model.sin_TK.to("meta")  # type: ignore[operator]
+    model.cos_TK, model.sin_TK = model.cos_TK.to("meta"), model.sin_TK.to("meta")
     with (
         torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor),
         torch.autocast("cpu", dtype=torch.bfloat16, enabled=precision == "bfloat16"),

@@ -49,8 +49,8 @@ def reconcile(
             exit_code=2,
         )
     say(f"accepted changes:\n{shown}")
-    sections = {change.path[0] for change in changes}
+    sections = {str(change.path[0]) for change in changes}
     updated = {name: dict(recipe)[name] for name in sections}
     if "budget" in sections and recipe.budget.steps is None:
         updated["budget"] = recipe.budget  # measured again
-    return resolved.model_copy(update={str(name): value for name, value in updated.items()})
+    return resolved.model_copy(update=updated)

@@ -5,8 +5,11 @@ from __future__ import annotations
 import json
 import os
 import platform
+import shlex
 import sys
+from collections import Counter
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -23,10 +26,19 @@ from groundup.engine.stop import EXIT_CODES, Stop
 from groundup.errors import GroundupError
 from groundup.machine.memory import PeakMemory
 from groundup.recipe import digest, to_yaml
-from groundup.recipe.resolve import resolve_steps
+from groundup.recipe.resolve import preset_difference, resolve_steps
 from groundup.recipe.tree import Recipe
 from groundup.run import models
-from groundup.run.assemble import RECIPE_FILE, SOURCE_FILE, Parts, assemble, gather, restore
+from groundup.run.assemble import (
+    RECIPE_FILE,
+    SOURCE_FILE,
+    Parts,
+    Saver,
+    accumulate,
+    assemble,
+    gather,
+    restore,
+)
 from groundup.run.measuring import answers_of, sample_prompts
 from groundup.run.plan import plan_of
 from groundup.run.rehearse import rehearse
@@ -109,15 +121,10 @@ def _begin(recipe: Recipe, folder: Path, *, resume: bool, accept_changes: bool, 
             parts.recipe, rows_per_epoch=parts.rows_per_epoch, seconds_per_step=seconds
         )
         write_json(folder / PLAN_FILE, {"predicted": plan_of(parts, seconds)})
-        (folder / SOURCE_FILE).write_text(to_yaml(recipe), encoding="utf-8")
-    (folder / RECIPE_FILE).write_text(to_yaml(parts.recipe), encoding="utf-8")
+    # The given recipe first: without the resolved one a killed start counts as none.
+    write_whole(folder / SOURCE_FILE, to_yaml(recipe))
+    write_whole(folder / RECIPE_FILE, to_yaml(parts.recipe))
     return parts
-
-
-def accumulate(recipe: Recipe) -> int:
-    """Micro-batches of one step."""
-    rows = (recipe.budget.tokens_per_step or 1) // (recipe.data.context or 1)
-    return rows // (recipe.budget.micro_batch or 1)
 
 
 COMPILE_PAYS_FROM_SECONDS = 1800.0
@@ -150,18 +157,19 @@ def _run(
     with stop.listening(), PeakMemory(parts.device) as memory:
         run, log, save = assemble(parts, folder, listeners=listeners, stop=stop)
         try:
-            resumed = resume and _resume(run, log, folder, say)
+            resumed = resume and _resume(run, save, folder, say)
             if not resumed:
                 log.cut(0)
                 _log_start(log, parts)
             before = _before(run, parts, folder)
-            outcome = _train_on(run, log, folder)
+            outcome = _train_on(run, folder)
         except GroundupError as error:
-            log.write("end", run.state.step, outcome="failed", reason=str(error))
-            _finish(run, parts, folder, "failed", command, memory, None)
+            with suppress(OSError):  # a full disk must not hide what went wrong
+                log.write("end", run.state.step, outcome="failed", reason=str(error))
+                _finish(run, parts, folder, "failed", command, memory, None)
             raise
         if outcome in EXIT_CODES:
-            save()
+            save(planned=False)
             log.write("end", run.state.step, outcome="stopped", reason=outcome)
             _finish(run, parts, folder, "stopped", command, memory, None)
             return Result(
@@ -170,8 +178,7 @@ def _run(
         _final_weights(run)
         after = score_all(run.state.module, parts, final=True)
         found = evaluations(stage, before, after)
-        if not (parts.recipe.events.save_every and run.state.step % parts.recipe.events.save_every == 0):
-            save()
+        save()
         checkpoint.save_model(
             folder / "model", tensors=run.state.module.state_dict(), files=parts.small_files()
         )
@@ -180,7 +187,7 @@ def _run(
         return Result(folder, outcome, run.state.step, run.state.seconds, found)
 
 
-def _resume(run: Run, log: EventLog, folder: Path, say: Say) -> bool:
+def _resume(run: Run, save: Saver, folder: Path, say: Say) -> bool:
     """Put the run back to its newest whole checkpoint; False if it has none yet."""
     found = checkpoint.newest(folder / "checkpoints")
     for path, problems in found.rejected:
@@ -188,23 +195,33 @@ def _resume(run: Run, log: EventLog, folder: Path, say: Say) -> bool:
     if found.path is None:
         say("no whole checkpoint yet: starting from the beginning")
         return False
-    restore(run, log, checkpoint.load(found.path))
+    saved = checkpoint.load(found.path)
+    restore(run, saved)
+    save.resumed(saved, found.path)
     say(f"resuming after step {found.step}")
     return True
 
 
-def _train_on(run: Run, log: EventLog, folder: Path) -> str:
-    """The loop, started again after every rewind."""
+def _train_on(run: Run, folder: Path) -> str:
+    """The loop, started again after every rewind. What happened until the spike stays in the log, and the
+    rows that led to it are not seen again."""
+    rewinds: Counter[int] = Counter()
     while (outcome := train(run)) == "rewind":
         source = run.state.source.state_dict()
         found = checkpoint.newest(folder / "checkpoints")
         if found.path is not None:
-            offset = log.offset
-            saved = checkpoint.load(found.path)
-            saved.state["log_offset"] = offset  # what happened until the spike stays in the log
-            restore(run, log, saved)
-        run.state.source.load_state_dict(source)  # and the rows that led to it are not seen again
+            restore(run, checkpoint.load(found.path))
+        run.state.source.load_state_dict(source)
         run.guard.rewind_wanted = False
+        rewinds[run.state.step] += 1
+        if rewinds[run.state.step] > run.guard.options.stop_after:
+            raise GroundupError(
+                "E-RUN-022",
+                f"the loss spiked again after each of {run.guard.options.stop_after} rewinds to one place",
+                where=f"after step {run.state.step}",
+                why="other rows did not help, so the rows are not the cause",
+                fix="lower optim.model.learning_rate, raise guard.spike, or set guard.rewind=false",
+            )
     return outcome
 
 
@@ -267,7 +284,7 @@ def _finish(
         folder / RESULTS_FILE,
         {
             "outcome": outcome,
-            "command": " ".join(command),
+            "command": shlex.join(command),
             "recipe_digest": digest(parts.recipe),
             "steps": run.state.step,
             "tokens": ledger["seen"],
@@ -276,6 +293,7 @@ def _finish(
             "ledger": {"data": data, "tokens": {**ledger, "cut": cut}},
             "hardware": parts.hardware(folder),
             "evaluations": found or [],
+            "preset_difference": preset_difference(parts.recipe, parts.base),
             "samples": answers_of(module, parts, prompts, max_tokens=parts.recipe.events.sample_tokens),
         },
     )
@@ -288,7 +306,7 @@ def _note_session(folder: Path, command: Sequence[str], resume: bool) -> None:
         "time": datetime.now(UTC).isoformat(timespec="seconds"),
         "pid": os.getpid(),
         "host": platform.node(),
-        "command": " ".join(command),
+        "command": shlex.join(command),
         "groundup": groundup.__version__,
         "torch": torch.__version__,
         "python": sys.version.split()[0],
@@ -299,6 +317,11 @@ def _note_session(folder: Path, command: Sequence[str], resume: bool) -> None:
 
 def write_json(path: Path, value: Any) -> None:
     """Write a small JSON file whole or not at all."""
+    write_whole(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write a small text file whole or not at all: a kill in between must not leave half a recipe."""
     temporary = path.with_name(f"{path.name}.tmp-{os.getpid()}")
-    temporary.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    temporary.write_text(text, encoding="utf-8")
     temporary.replace(path)

@@ -183,7 +183,7 @@ class ChatTemplate:
         self, messages: Any, specials: list[str], prompt: bool, train_on: TrainOn, where: str = "messages"
     ) -> _Draft:
         strings = conversation.check(messages, where)
-        shield, opened, closed = _free_characters(strings)
+        shield, opened, closed = _free_characters([*strings, self.source])
         shielded = conversation.map_strings(messages, _shielder(tuple(specials), shield))
         variables = {
             "messages": shielded,
@@ -238,7 +238,7 @@ def _refused(error: BaseException) -> GroundupError:
 
 
 def _free_characters(strings: list[str]) -> list[str]:
-    """Three noncharacters that occur in no message: the shield, and the borders of the assistant's parts."""
+    """Three noncharacters that occur in none of them: the shield, and the borders of the assistant's parts."""
     used = {character for text in strings if not text.isascii() for character in text}
     free = [character for character in NONCHARACTERS if character not in used]
     if len(free) < 3:
@@ -269,9 +269,7 @@ def _shielder(specials: tuple[str, ...], shield: str) -> Callable[[str], str]:
     return mark
 
 
-def _cut(
-    text: str, specials: list[str], shield: str, opened: str, closed: str, turns: list[int]
-) -> list[_Piece]:
+def _cut(text: str, specials: list[str], shield: str, opened: str, closed: str, turns: list[int]) -> list[_Piece]:
     """Cut a rendered text at special tokens and at the borders of the assistant's parts."""
     pieces: list[_Piece] = []
     turn, blocks = NO_TURN, 0
@@ -302,7 +300,7 @@ def _unmarked(blocks: int, turns: int) -> NoReturn:
         code="E-CHAT-002",
         what=f"the chat template marks {blocks} parts of the assistant where the conversation has {turns}",
         where="the chat template: {% generation %} … {% endgeneration %}",
-        why="only marked tokens are learned; without the marks the loss would be over nothing, or the wrong text",
+        why="only marked tokens are learned; without the marks the loss would be over nothing or too much",
         fix="write {% generation %}{{ message.content + '<|end|>' }}{% endgeneration %} where the template "
         "writes an assistant's message",
     )
@@ -323,9 +321,7 @@ def _try_out(template: ChatTemplate) -> None:
     asked = template._draft(messages[:3], specials, True, "all").pieces
     if [(piece.text, piece.turn) for piece in asked] != [(p.text, p.turn) for p in given[: len(asked)]]:
         shown = "".join(piece.text for piece in asked)
-        raise _misleading(
-            f"with add_generation_prompt it ends {shown[-60:]!r}, and no turn of the assistant begins so"
-        )
+        raise _misleading(f"with add_generation_prompt it ends {shown[-60:]!r}, and no turn of the assistant begins so")
 
 
 def _misleading(what: str) -> GroundupError:
@@ -334,6 +330,6 @@ def _misleading(what: str) -> GroundupError:
         what=f"the chat template does not say what was said: {printable(what)}",
         where="the chat template, tried on two questions and two answers",
         why="what a model is asked when it is used must be the beginning of what it was trained on",
-        fix="compare the names in the template with messages[].role and messages[].content, and what it writes "
-        "before {% generation %} with what it writes for add_generation_prompt",
+        fix="compare the names in the template with messages[].role and messages[].content, and what it "
+        "writes before {% generation %} with what it writes for add_generation_prompt",
     )

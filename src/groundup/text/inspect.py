@@ -16,9 +16,7 @@ from typing import Any
 from groundup.errors import GroundupError, printable
 from groundup.text.tokenizer import Tokenizer
 
-SPECIAL_LOOKING = re.compile(
-    r"<\|[A-Za-z0-9_ ]{1,40}\|>|\[(?:INST|/INST|PAD|CLS|SEP|MASK|UNK)\]|</?s>|<(?:pad|unk)>"
-)
+SPECIAL_LOOKING = re.compile(r"<\|[A-Za-z0-9_ ]{1,40}\|>|\[(?:INST|/INST|PAD|CLS|SEP|MASK|UNK)\]|</?s>|<(?:pad|unk)>")
 IDEOGRAPHIC = ("Han", "Hiragana", "Katakana", "Hangul")
 SCRIPTS = {
     "LATIN": "Latin",
@@ -41,10 +39,10 @@ def inspect(tokenizer: Tokenizer, texts: Iterable[str]) -> dict[str, Any]:
     """Measure a tokenizer on texts, read once.
 
     Returns:
-        a dictionary fit for JSON: `kind`, `vocabulary`, `digest`, `documents`, `bytes`, `characters`, `tokens`;
-        `tokens_per_byte`, `tokens_per_character` (0 without text); `scripts`: for each script its words,
-        characters, bytes, tokens and tokens_per_word (a word is a run of one script; every ideograph counts as
-        one), each run encoded by itself; `unused`: count and examples of ids that the texts never use;
+        a dictionary fit for JSON: `kind`, `vocabulary`, `digest`, `documents`, `bytes`, `characters`,
+        `tokens`; `tokens_per_byte`, `tokens_per_character` (0 without text); `scripts`: for each script its words,
+        characters, bytes, tokens and tokens_per_word (a word is a run of one script; every Chinese character
+        counts as one), each run encoded by itself; `unused`: count and examples of ids that the texts never use;
         `longest`: the longest tokens with their bytes; `round_trip_failures`: document and character of each
         text that does not come back; `special_looking`: strings that look like special tokens, with counts.
     """
@@ -122,9 +120,7 @@ def script_of(character: str) -> str:
 
 def _script(tokenizer: Tokenizer, words: Counter[str]) -> dict[str, Any]:
     distinct = sorted(words)
-    tokens = sum(
-        words[word] * len(ids) for word, ids in zip(distinct, tokenizer.encode_batch(distinct), strict=True)
-    )
+    tokens = sum(words[word] * len(ids) for word, ids in zip(distinct, tokenizer.encode_batch(distinct), strict=True))
     return {
         "words": words.total(),
         "characters": sum(len(word) * count for word, count in words.items()),
@@ -150,8 +146,7 @@ def _longest(tokenizer: Tokenizer) -> list[dict[str, Any]]:
     ids = [id for id in range(tokenizer.vocabulary) if id not in specials]
     ids.sort(key=lambda id: (-len(tokenizer.token_bytes(id)), id))
     return [
-        {"id": id, "bytes": len(tokenizer.token_bytes(id)), "token": _shown(tokenizer, id)}
-        for id in ids[:EXAMPLES]
+        {"id": id, "bytes": len(tokenizer.token_bytes(id)), "token": _shown(tokenizer, id)} for id in ids[:EXAMPLES]
     ]
 
 
@@ -187,8 +182,7 @@ def describe(found: dict[str, Any]) -> str:
     failures = found["round_trip_failures"]
     lines.append(f"texts that do not come back exactly: {len(failures)}")
     lines += [
-        f"  document {row['document']}, character {row['character']} {row['reason']}"
-        for row in failures[:EXAMPLES]
+        f"  document {row['document']}, character {row['character']} {row['reason']}" for row in failures[:EXAMPLES]
     ]
     if found["special_looking"]:
         lines.append("text that looks like special tokens (it is encoded as plain text):")

@@ -89,7 +89,7 @@ def bpe_model(vocabulary: dict[str, int], merges: list[list[str]], *, whole: boo
 
 
 def wordpiece_model(vocabulary: dict[str, int]) -> dict[str, Any]:
-    """A WordPiece model. The unknown token that the format wants has no id, and needs none: every byte has one."""
+    """A WordPiece model. Its unknown token has no id and needs none, because every byte has one."""
     return {
         "type": "WordPiece",
         "unk_token": "[UNK]",
@@ -130,9 +130,7 @@ def parse(text: str, where: str) -> tuple[dict[str, Any], list[str]]:
     known = set(tokens)
     bare = found["model"].get("type") != "WordPiece"
     for prefix in ("",) if bare else ("", found["model"].get("continuing_subword_prefix")):
-        missing = [
-            byte for byte, spelled in enumerate(CHARACTER_OF_BYTE) if f"{prefix}{spelled}" not in known
-        ]
+        missing = [byte for byte, spelled in enumerate(CHARACTER_OF_BYTE) if f"{prefix}{spelled}" not in known]
         if missing:
             raise malformed(where, f"{len(missing)} of 256 bytes have no token, first 0x{missing[0]:02x}")
     return found, tokens

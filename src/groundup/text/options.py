@@ -25,7 +25,7 @@ SMALLEST_VOCABULARY: dict[str, int] = {
     "unigram": len(SPECIALS) + 256 + 1,
     "wordpiece": len(SPECIALS) + 2 * 256 + 1,
 }
-"""Every byte is a token, so that any text can be encoded; WordPiece has a second set that continues a word."""
+"""Every byte is a token, so that any text can be encoded; WordPiece has a second set, inside words."""
 
 
 class TokenizerOptions(BaseModel):

@@ -13,7 +13,7 @@ import json
 from collections.abc import Callable, Iterable, Iterator
 from contextvars import ContextVar
 from types import BuiltinMethodType
-from typing import Any
+from typing import Any, cast
 
 import jinja2
 from jinja2 import nodes
@@ -30,7 +30,13 @@ is added for each character of the messages, so that long conversations render a
 
 LARGEST_TEMPLATE = 100_000
 
-ERRORS = (jinja2.TemplateError, ArithmeticError, AttributeError, LookupError, TypeError, ValueError) + (
+ERRORS = (
+    jinja2.TemplateError,
+    ArithmeticError,
+    AttributeError,
+    LookupError,
+    TypeError,
+    ValueError,
     RecursionError,
     MemoryError,
     SyntaxError,
@@ -38,11 +44,14 @@ ERRORS = (jinja2.TemplateError, ArithmeticError, AttributeError, LookupError, Ty
 """What a template can raise while it is compiled or rendered."""
 
 FILTERS = frozenset(
-    "abs capitalize count d default dictsort e escape first float forceescape int items last length list "
-    "lower map max min reject rejectattr reverse round safe select selectattr sort string sum title trim "
-    "unique upper".split()
+    (
+        *("abs", "capitalize", "count", "d", "default", "dictsort", "e", "escape", "first", "float"),
+        *("forceescape", "int", "items", "last", "length", "list", "lower", "map", "max", "min", "reject"),
+        *("rejectattr", "reverse", "round", "safe", "select", "selectattr", "sort", "string", "sum", "title"),
+        *("trim", "unique", "upper"),
+    )
 )
-METHODS_REFUSED = frozenset("center expandtabs format format_map ljust rjust translate zfill".split())
+METHODS_REFUSED = frozenset(("center", "expandtabs", "format", "format_map", "ljust", "rjust", "translate", "zfill"))
 
 OPEN, CLOSE = "generation_open", "generation_close"  # variables of the rendering: what to put at the borders
 
@@ -114,17 +123,14 @@ class _Bound(NodeTransformer):
 
     visit_Filter = visit_Concat = visit_Add = visit_List = visit_Tuple = visit_Dict = _price
 
-    def visit_Name(self, node: nodes.Name) -> nodes.Node:
-        return node
-
     def _refuse(self, node: nodes.Node) -> nodes.Node:
         raise jinja2.TemplateSyntaxError("a chat template reads no other template", node.lineno)
 
     visit_Include = visit_Import = visit_FromImport = visit_Extends = visit_Block = _refuse
 
 
-def _filter(node: nodes.Expr, name: str) -> nodes.Filter:
-    return nodes.Filter(node, name, [], [], None, None, lineno=node.lineno)
+def _filter(node: nodes.Node, name: str) -> nodes.Filter:
+    return nodes.Filter(cast("nodes.Expr", node), name, [], [], None, None, lineno=node.lineno)
 
 
 class TemplateSandbox(ImmutableSandboxedEnvironment):
@@ -168,7 +174,7 @@ class TemplateSandbox(ImmutableSandboxedEnvironment):
         pay(weigh(left) + weigh(right))
         return super().call_binop(context, operator, left, right)
 
-    def call(__self, __context: Context, __obj: Any, *args: Any, **kwargs: Any) -> Any:  # noqa: N805
+    def call(__self, __context: Context, __obj: Any, *args: Any, **kwargs: Any) -> Any:
         pay(10)
         if isinstance(__obj, BuiltinMethodType) and isinstance(__obj.__self__, str):
             if __obj.__name__ == "replace" and len(args) >= 2:

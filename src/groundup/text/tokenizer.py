@@ -205,8 +205,7 @@ def refuse_surrogates(texts: Iterable[str]) -> None:
                 what=f"lone surrogate U+{ord(text[error.start]):04X} at character {error.start}",
                 where=f"text {number}: {printable(text[max(0, error.start - 20) : error.start + 20])}",
                 why="it is half of a UTF-16 pair and has no bytes in UTF-8, so it cannot come back exactly",
-                fix="replace it before encoding: text.encode('utf-16', 'surrogatepass').decode('utf-16', "
-                "'replace')",
+                fix="replace it before encoding: text.encode('utf-16', 'surrogatepass').decode('utf-16', 'replace')",
             ) from error
 
 
@@ -222,9 +221,7 @@ def _kind(model: dict[str, Any]) -> str:
     return "bpe" if model["merges"] else "byte"
 
 
-def _byte_table(
-    tokens: list[str], specials: dict[str, int], model: dict[str, Any], where: str
-) -> list[bytes]:
+def _byte_table(tokens: list[str], specials: dict[str, int], model: dict[str, Any], where: str) -> list[bytes]:
     prefix = model["continuing_subword_prefix"] if model["type"] == "WordPiece" else ""
     table = []
     for token in tokens:

@@ -80,7 +80,7 @@ def train_tokenizer(texts: Iterable[str], options: TokenizerOptions) -> Tokenize
 
 def _too_little_text(measured: _Texts, options: TokenizerOptions, asked: int, reached: int) -> GroundupError:
     base = len(SPECIALS) + 256
-    # New tokens come ever more slowly as text grows (Heaps' law), so in proportion is the least that it takes.
+    # New tokens come ever more slowly as text grows (Heaps' law), so this is the least that it takes.
     least = math.ceil(measured.bytes * (asked - base) / max(1, reached - base))
     return GroundupError(
         code="E-TOKEN-002",
@@ -89,7 +89,7 @@ def _too_little_text(measured: _Texts, options: TokenizerOptions, asked: int, re
         why=f"a token must occur at least {_frequency(options)} times to be worth learning; a vocabulary of "
         f"{asked} takes at the very least {least} bytes of text of this sort",
         fix=f"ask for a vocabulary of at most {reached}, or give more text"
-        + (", or lower minimum_frequency to 1" if _frequency(options) > 1 else ""),
+        + (", or set tokenizer.minimum_frequency=1" if _frequency(options) > 1 else ""),
     )
 
 
@@ -134,9 +134,7 @@ def _train_wordpiece(texts: Iterable[str], options: TokenizerOptions) -> Tokeniz
     words = _count_words(texts)
     repeated = (" ".join([word[0] + word[1:].translate(table)] * count) for word, count in words.items())
     symbols = [*CHARACTER_OF_BYTE, *inside.values()]
-    found, _ = _merge(
-        repeated, pre_tokenizers.WhitespaceSplit(), options.vocabulary or 0, _frequency(options), symbols
-    )
+    found, _ = _merge(repeated, pre_tokenizers.WhitespaceSplit(), options.vocabulary or 0, _frequency(options), symbols)
     continued = set(inside.values())
     tokens = list(SPECIALS)
     for piece in list(found)[len(SPECIALS) :]:
@@ -240,7 +238,7 @@ def _best_path_counts(pieces: list[str], counts: dict[str, float], words: dict[s
 
 
 def _scored(pieces: list[str], counts: dict[str, float]) -> list[list[Any]]:
-    """Special tokens and pieces with their log-probability in nats, rounded so that it is the same anywhere."""
+    """Special tokens and pieces with their log-probability in nats, rounded to be the same anywhere."""
     total = sum(counts[piece] for piece in pieces) or 1.0
     scores = [round(math.log(max(counts[piece], SEEN_BYTES) / total), 6) for piece in pieces]
     lowest = min(scores) - 10.0

@@ -1,0 +1,54 @@
+"""What the model will see, before it is trained: rendered rows for `groundup data show`, and a recipe's data
+prepared into a folder for `groundup prepare RECIPE`."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from groundup.recipe.resolve import DEFAULT_CONTEXT
+from groundup.recipe.tree import ChatData
+from groundup.run import models
+from groundup.run.assemble import tokenizer_of_chats
+from groundup.run.chats import prepare_chats
+from groundup.run.entry import read_recipe
+from groundup.run.texts import PreparedTexts, Say, prepare_texts
+from groundup.text.chat import Rendered
+from groundup.text.tokenizer import Tokenizer
+
+
+def preview_rows(
+    recipe_path: str, rows: int, overrides: Sequence[str]
+) -> tuple[list[Rendered], Tokenizer, dict[str, Any]]:
+    """The first rows of a recipe's training data as they will be learnt, the tokenizer, and the ledger."""
+    recipe = read_recipe(Path(recipe_path), overrides)
+    base = models.load_described(Path(recipe.model.init_from))[0] if recipe.model.init_from else None
+    with tempfile.TemporaryDirectory(prefix="groundup-show-") as folder:
+        if isinstance(recipe.data, ChatData):
+            tokenizer = base.tokenizer if base else tokenizer_of_chats(recipe, Path(folder), lambda line: None)
+            context = recipe.data.context or (base.options.context if base else DEFAULT_CONTEXT)
+            template = base.chat if base else None
+            chats = prepare_chats(recipe, tokenizer, template, context=context, folder=None, show=rows)
+            return chats.shown, tokenizer, chats.ledger
+        texts = prepare_texts(recipe, Path(folder), base.tokenizer if base else None, say=lambda line: None)
+        shown: list[Rendered] = []
+        context = recipe.data.context or (base.options.context if base else DEFAULT_CONTEXT)
+        for documents in texts.train.values():
+            for index in range(min(rows - len(shown), documents.num_documents)):
+                ids = [int(i) for i in documents.document(index)[: context + 1]]
+                text = texts.tokenizer.decode(ids, skip_specials=False)
+                # the first token has nothing before it to be predicted from
+                shown.append(Rendered(ids, [False] + [True] * (len(ids) - 1), [-1] * len(ids), text))
+        ledger = {name: card.get("ledger", {}) for name, card in texts.cards.items()}
+        return shown, texts.tokenizer, ledger
+
+
+def prepare_recipe_data(recipe_path: str, overrides: Sequence[str], out: Path, workers: int, say: Say) -> PreparedTexts:
+    """Prepare a text recipe's data into `out`, tokenizer included, for `data.prepared`."""
+    recipe = read_recipe(Path(recipe_path), overrides)
+    base = models.load_described(Path(recipe.model.init_from))[0] if recipe.model.init_from else None
+    texts = prepare_texts(recipe, out, base.tokenizer if base else None, say=say, workers=workers)
+    texts.tokenizer.save(out)
+    return texts
