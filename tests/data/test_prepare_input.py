@@ -13,12 +13,12 @@ from typing import Any
 import pyarrow
 import pyarrow.parquet
 import pytest
+from tests.data.corpora import corpus_of, options, sentence
 
 from groundup.data import sources
 from groundup.data.corpus import Corpus
 from groundup.data.prepare import clean_corpus
 from groundup.errors import GroundupError
-from tests.data.corpora import corpus_of, options, sentence
 
 
 def refused(code: str, out: Path, *files: Path | str, **rest: Any) -> GroundupError:
@@ -75,7 +75,7 @@ BROKEN = b"fine " * 30 + b"\xff\xfe end"
 def test_D2_invalid_utf8_replaced_and_counted(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_bytes(BROKEN)
     corpus = corpus_of(tmp_path / "out", tmp_path / "a.txt")
-    assert list(corpus.texts("train"))[0].endswith("\ufffd\ufffd end")
+    assert next(corpus.texts("train")).endswith("\ufffd\ufffd end")
     repair = corpus.card["repairs"]["invalid UTF-8 replaced"]
     assert repair["documents"] == 1 and repair["first"].endswith("a.txt:1")
 
@@ -109,7 +109,7 @@ def test_D3_mixed_line_breaks(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_bytes("a\r\nb\rc\nd\u2028e\x85f".encode())
     assert list(corpus_of(tmp_path / "out", tmp_path / "a.txt").texts("train")) == ["a\nb\nc\nd\ne\nf"]
     kept = corpus_of(tmp_path / "other", tmp_path / "a.txt", newlines=False)
-    assert "a\r\nb\rc\n" in list(kept.texts("train"))[0]
+    assert "a\r\nb\rc\n" in next(kept.texts("train"))
 
 
 @pytest.mark.parametrize("name", ["rows.jsonl", "rows.txt"])
@@ -126,9 +126,7 @@ def test_D3_one_endless_line_is_set_aside_unread(tmp_path: Path, name: str, monk
         return read(stream, size)
 
     monkeypatch.setattr(sources.ByteStream, "read", watched)
-    corpus = corpus_of(
-        tmp_path / "out", path, documents="line", max_document_bytes=4096, malformed_limit=0.5
-    )
+    corpus = corpus_of(tmp_path / "out", path, documents="line", max_document_bytes=4096, malformed_limit=0.5)
     assert list(corpus.texts("train")) == [sentence(1), sentence(2)]
     (row,) = aside(corpus)
     assert (row["line"], row["byte"], row["reason"]) == (2, len(first) + 1, "malformed: too long")
@@ -223,9 +221,7 @@ def test_D5_truncated_footer_is_named_and_others_go_on_if_asked(tmp_path: Path) 
 
 
 def test_D5_wrong_schema(tmp_path: Path) -> None:
-    assert "expected text" in refused(
-        "E-DATA-010", tmp_path / "out", parquet(tmp_path / "a.parquet", text=[1, 2])
-    ).what
+    assert "expected text" in refused("E-DATA-010", tmp_path / "out", parquet(tmp_path / "a.parquet", text=[1, 2])).what
     assert "no column" in refused("E-DATA-010", tmp_path / "out", parquet(tmp_path / "b.parquet", t=["a"])).what
 
 

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from tests.data.corpora import ByteEncoder, corpus_of, options, sentence, tree
 
 from groundup.data import files as data_files
 from groundup.data import prepare as preparation
@@ -24,7 +25,6 @@ from groundup.data.shards import TokenSet
 from groundup.data.tokens import tokenize_corpus
 from groundup.data.workers import Task, run_tasks
 from groundup.errors import GroundupError
-from tests.data.corpora import ByteEncoder, corpus_of, options, sentence, tree
 
 ROOT = Path(__file__).resolve().parents[2]
 SPLIT = {"kind": "hash", "held_out": {"held_out": 0.2}}
@@ -48,9 +48,7 @@ def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(segments, "BLOCK", 40_000)
 
 
-def test_D12_the_same_bytes_for_1_2_and_4_workers(
-    mixed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_D12_the_same_bytes_for_1_2_and_4_workers(mixed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     small_chunks(monkeypatch)
     results = []
     for workers in (1, 2, 4):
@@ -97,7 +95,7 @@ def test_D12_other_locale_time_zone_and_hash_seed(mixed: Path, tmp_path: Path) -
 KILLED = """
 import os
 from groundup.data import files
-import groundup.data.parts, groundup.data.corpus, groundup.data.shards, groundup.data.tokens, groundup.data.prepare
+from groundup.data import corpus, parts, prepare, shards, tokens
 real, count = files.write_atomic, 0
 def dying(path, content):
     global count
@@ -107,14 +105,12 @@ def dying(path, content):
         path.with_name(path.name + ".tmp-1").write_bytes(content[: len(content) // 2])
         os._exit(9)
     real(path, content)
-for module in (groundup.data.parts, groundup.data.corpus, groundup.data.shards, groundup.data.tokens, groundup.data.prepare):
+for module in (corpus, parts, prepare, shards, tokens):
     module.write_atomic = dying
 """
 
 
-def test_D11_killed_during_any_write_and_resumed(
-    mixed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_D11_killed_during_any_write_and_resumed(mixed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     small_chunks(monkeypatch)
     prepare(options(mixed, split=SPLIT), ByteEncoder(), tmp_path / "straight", workers=1)
     straight = tree(tmp_path / "straight")
@@ -126,9 +122,7 @@ def test_D11_killed_during_any_write_and_resumed(
         assert tree(out) == straight
 
 
-def test_D11_finished_chunks_are_not_done_again(
-    mixed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_D11_finished_chunks_are_not_done_again(mixed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     small_chunks(monkeypatch)
     real, cleaned = preparation.clean_chunk, []
 
@@ -143,14 +137,17 @@ def test_D11_finished_chunks_are_not_done_again(
         corpus_of(tmp_path / "out", mixed)
     assert cleaned == [0, 1]
     stopped = len(cleaned)
-    monkeypatch.setattr(preparation, "clean_chunk", lambda work, chunk: real(work, chunk) or cleaned.append(chunk.number))
+
+    def recorded(work: Any, chunk: Any) -> None:
+        cleaned.append(chunk.number)
+        real(work, chunk)
+
+    monkeypatch.setattr(preparation, "clean_chunk", recorded)
     corpus_of(tmp_path / "out", mixed)
     assert cleaned == list(range(len(cleaned))) and len(cleaned) > stopped + 2
 
 
-def test_D11_full_disk_is_an_error_and_resumable(
-    mixed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_D11_full_disk_is_an_error_and_resumable(mixed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     small_chunks(monkeypatch)
     real, writes = os.fsync, []
 
@@ -202,7 +199,7 @@ def test_tokens_hold_the_texts_and_are_found_again(mixed: Path, tmp_path: Path) 
 
 def test_D6_a_changed_corpus_is_refused(mixed: Path, tmp_path: Path) -> None:
     corpus = corpus_of(tmp_path / "out", mixed)
-    (shard,) = [path for path in (tmp_path / "out" / "clean").glob("train-*.jsonl")]
+    (shard,) = (tmp_path / "out" / "clean").glob("train-*.jsonl")
     shard.write_text(shard.read_text(encoding="utf-8").replace("w", "v", 1), encoding="utf-8")
     with pytest.raises(GroundupError) as caught:
         tokenize_corpus(corpus, ByteEncoder(), tmp_path / "tokens")

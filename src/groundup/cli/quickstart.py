@@ -3,10 +3,17 @@
 from __future__ import annotations
 
 import argparse
+import itertools
 import sys
 from pathlib import Path
 
 from groundup.cli.terminal import Painter, format_duration
+
+
+def free_folder() -> Path:
+    """`quickstart`, or the first of `quickstart-2`, `quickstart-3` … that is not there yet."""
+    names = itertools.chain(["quickstart"], (f"quickstart-{number}" for number in itertools.count(2)))
+    return next(path for path in map(Path, names) if not path.exists())
 
 
 def quickstart(arguments: argparse.Namespace) -> int:
@@ -18,7 +25,7 @@ def quickstart(arguments: argparse.Namespace) -> int:
     painter = Painter()
     progress = Progress(painter)
     life = live(
-        Path(arguments.out or "quickstart"),
+        Path(arguments.out).expanduser() if arguments.out else free_folder(),
         minutes=arguments.minutes,
         text=arguments.text,
         code=arguments.code,

@@ -42,7 +42,7 @@ from groundup.data.shards import TokenSet
 from groundup.data.sources import open_sources
 from groundup.data.split import Piece
 from groundup.data.tokens import tokenize_corpus
-from groundup.data.workers import Task, run_tasks
+from groundup.data.workers import Task, run_tasks, usable_cores
 from groundup.errors import GroundupError
 
 if TYPE_CHECKING:
@@ -154,7 +154,7 @@ def _check_options(options: PrepareOptions) -> None:
 def _processes(workers: int, total: int) -> int:
     if workers > 0:
         return workers
-    return 1 if total < SMALL else len(os.sched_getaffinity(0))
+    return 1 if total < SMALL else usable_cores()
 
 
 def _finished(out: Path, digest: str) -> Corpus | None:

@@ -7,7 +7,6 @@ killed run goes on with the next one; the index itself is written last.
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
@@ -17,7 +16,7 @@ from groundup.data.corpus import CLEAN, CleanShard, Corpus, read_shard
 from groundup.data.files import cannot_write, check_free_space, readable_json, write_atomic
 from groundup.data.shards import INDEX, Shard, TokenSet, token_dtype, write_index, write_shard
 from groundup.data.units import batches
-from groundup.data.workers import Task, run_tasks
+from groundup.data.workers import Task, run_tasks, usable_cores
 from groundup.errors import GroundupError
 
 if TYPE_CHECKING:
@@ -96,7 +95,7 @@ def _encode_all(
     corpus: Corpus, encoder: TextEncoder, out: Path, workers: int, progress: Callable[[str], None]
 ) -> None:
     if workers <= 0:
-        workers = 1 if corpus.num_bytes < SMALL else len(os.sched_getaffinity(0))
+        workers = 1 if corpus.num_bytes < SMALL else usable_cores()
 
     def tasks() -> Iterator[Task]:
         for part in corpus.shards.values():

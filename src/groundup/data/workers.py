@@ -22,6 +22,14 @@ STALLED_AFTER = 900.0
 """Seconds without any answer after which the pool gives up; a chunk takes a few."""
 
 
+def usable_cores() -> int:
+    """Processor cores that this process may use; where the system cannot say, all that there are."""
+    try:
+        return len(os.sched_getaffinity(0))
+    except AttributeError:  # macOS
+        return os.cpu_count() or 1
+
+
 class Task(NamedTuple):
     """One piece of work: what it is called in errors, and the argument after the shared one."""
 

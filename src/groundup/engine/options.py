@@ -23,7 +23,7 @@ class BudgetOptions(_Options):
         default=None, gt=0.0, allow_inf_nan=False, description="passes over the training rows"
     )
     tokens_per_step: int | None = Field(
-        default=None, ge=1, description="tokens in one optimizer step; derived: 256 · depth²"
+        default=None, ge=1, description="tokens in one optimizer step; derived: 128 · depth²"
     )
     micro_batch: int | None = Field(
         default=None, ge=1, description="rows computed at once; the rest of a step is accumulated"

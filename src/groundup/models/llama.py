@@ -4,7 +4,7 @@ optional query-key norm (Dehghani et al. 2023, arXiv:2302.05442), sliding window
 arXiv:2004.05150) and tied head.
 
 Shapes: B rows, T positions, S positions seen (cache included), D width, H query heads, G key-value heads,
-K head size, F hidden width of the feed-forward part, V vocabulary.
+K head size, R = K/2 rotary pairs, F hidden width of the feed-forward part, V vocabulary.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from groundup.contract import Cache
-from groundup.functional import attention_mask
+from groundup.functional import attention_mask, rms_norm, rotate_pairs
 
 
 class LlamaOptions(BaseModel):
@@ -39,7 +39,7 @@ class LlamaOptions(BaseModel):
 
 
 class RMSNorm(nn.Module):
-    """x / rms(x) * weight, computed in float32 (Zhang & Sennrich 2019, arXiv:1910.07467)."""
+    """x / rms(x) * weight, computed in float32; see functional.rms_norm."""
 
     def __init__(self, size: int, epsilon: float) -> None:
         super().__init__()
@@ -47,24 +47,15 @@ class RMSNorm(nn.Module):
         self.epsilon = epsilon
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.rms_norm(x.float(), self.weight.shape, self.weight, self.epsilon).to(x.dtype)
+        return rms_norm(x, self.weight, self.epsilon)
 
 
 def rotary_table(positions: int, head_size: int, base: float) -> tuple[Tensor, Tensor]:
-    """Cosines and sines of the rotary angles, each (positions, K), in the layout that rotates the first half
-    of a head against the second (Su et al. 2021, arXiv:2104.09864). Angles are made in float64: at high
+    """Cosines and sines of the rotary angles, each (positions, K/2). The angles are made in float64: at high
     positions a float32 product already differs in the fourth digit."""
     frequency = base ** (-torch.arange(0, head_size, 2, dtype=torch.float64, device="cpu") / head_size)
     angle = torch.arange(positions, dtype=torch.float64, device="cpu")[:, None] * frequency[None, :]
-    angle = torch.cat([angle, angle], dim=-1)
     return angle.cos().float(), angle.sin().float()
-
-
-def rotate(x_BHTK: Tensor, cos_BTK: Tensor, sin_BTK: Tensor) -> Tensor:
-    """Rotate each pair (k, k + K/2) of every head by its position's angle."""
-    first, second = x_BHTK.chunk(2, dim=-1)
-    turned = torch.cat([-second, first], dim=-1)
-    return (x_BHTK * cos_BTK[:, None] + turned * sin_BTK[:, None]).to(x_BHTK.dtype)
 
 
 class Attention(nn.Module):
@@ -81,15 +72,15 @@ class Attention(nn.Module):
         self.k_norm = RMSNorm(size, options.norm_epsilon) if options.query_key_norm else nn.Identity()
 
     def forward(
-        self, x_BTD: Tensor, cos_BTK: Tensor, sin_BTK: Tensor, mask: Tensor | None, cache: Cache | None
+        self, x_BTD: Tensor, cos_BTR: Tensor, sin_BTR: Tensor, mask: Tensor | None, cache: Cache | None
     ) -> Tensor:
         rows, length, _ = x_BTD.shape
         heads = (rows, length, -1, self.options.head_size)
         query_BHTK = self.q_norm(self.q_proj(x_BTD).view(heads)).transpose(1, 2)
         key_BGTK = self.k_norm(self.k_proj(x_BTD).view(heads)).transpose(1, 2)
         value_BGTK = self.v_proj(x_BTD).view(heads).transpose(1, 2)
-        query_BHTK = rotate(query_BHTK, cos_BTK, sin_BTK)
-        key_BGTK = rotate(key_BGTK, cos_BTK, sin_BTK)
+        query_BHTK = rotate_pairs(query_BHTK, cos_BTR[:, None], sin_BTR[:, None])
+        key_BGTK = rotate_pairs(key_BGTK, cos_BTR[:, None], sin_BTR[:, None])
         if cache is not None:
             key_BGTK, value_BGTK = cache.update(self.layer, key_BGTK, value_BGTK)
         mixed_BHTK = F.scaled_dot_product_attention(
@@ -125,9 +116,9 @@ class Block(nn.Module):
         self.feed_forward = FeedForward(options.width, options.hidden)
 
     def forward(
-        self, x_BTD: Tensor, cos_BTK: Tensor, sin_BTK: Tensor, mask: Tensor | None, cache: Cache | None = None
+        self, x_BTD: Tensor, cos_BTR: Tensor, sin_BTR: Tensor, mask: Tensor | None, cache: Cache | None = None
     ) -> Tensor:
-        x_BTD = x_BTD + self.attention(self.input_norm(x_BTD), cos_BTK, sin_BTK, mask, cache)
+        x_BTD = x_BTD + self.attention(self.input_norm(x_BTD), cos_BTR, sin_BTR, mask, cache)
         return x_BTD + self.feed_forward(self.post_norm(x_BTD))
 
 
@@ -145,8 +136,8 @@ class Llama(nn.Module):
         if options.tied:
             self.head.weight = self.embedding.weight
         cos, sin = rotary_table(options.context, options.head_size, options.rotary_base)
-        self.register_buffer("cos_TK", cos, persistent=False)
-        self.register_buffer("sin_TK", sin, persistent=False)
+        self.register_buffer("cos_TR", cos, persistent=False)
+        self.register_buffer("sin_TR", sin, persistent=False)
 
     def initialise(self, generator: torch.Generator) -> None:
         """Draw all parameters anew, in the order of their names.
@@ -195,7 +186,7 @@ class Llama(nn.Module):
         seen = 0 if cache is None else cache.length
         if position_BT is None:
             position_BT = torch.arange(seen, seen + length, device=tokens_BT.device)[None].expand(rows, -1)
-        cos_BTK, sin_BTK = self.cos_TK[position_BT], self.sin_TK[position_BT]  # type: ignore[index]
+        cos_BTR, sin_BTR = self.cos_TR[position_BT], self.sin_TR[position_BT]  # type: ignore[index]
         window = self.options.sliding_window
         mask: Tensor | None = None
         if document_BT is not None:
@@ -205,7 +196,7 @@ class Llama(nn.Module):
             mask = attention_mask(everything, window)[:, :, seen:]
         x_BTD = self.embedding(tokens_BT)
         for block in self.layers:
-            x_BTD = block(x_BTD, cos_BTK, sin_BTK, mask, cache)
+            x_BTD = block(x_BTD, cos_BTR, sin_BTR, mask, cache)
         if cache is not None:
             cache.advance(length)
         return self.norm(x_BTD)

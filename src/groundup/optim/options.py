@@ -46,7 +46,7 @@ class MuonOptions(_Common):
     momentum: float = Field(default=0.95, ge=0.0, lt=1.0, description="share of the last update kept")
     iterations: int = Field(default=5, ge=1, le=20, description="Newton–Schulz steps")
     adamw_scale: float = Field(
-        default=1.0, gt=0.0, description="the AdamW part's rate, as a multiple of learning_rate"
+        default=2.0, gt=0.0, description="the AdamW part's rate, as a multiple of learning_rate"
     )
     beta1: float = Field(default=0.9, ge=0.0, lt=1.0, description="AdamW part: decay of the mean gradient")
     beta2: float = Field(default=0.95, ge=0.0, lt=1.0, description="AdamW part: decay of the mean square")

@@ -11,9 +11,10 @@ from collections.abc import Iterator
 from pydantic import BaseModel
 
 from groundup.data.options import PrepareOptions
-from groundup.errors import GroundupError
+from groundup.errors import GroundupError, nearest
+from groundup.optim.options import SGDOptions
 from groundup.recipe.faults import Places, raise_all
-from groundup.recipe.tree import ChatData, Recipe
+from groundup.recipe.tree import DEFAULT_CONTEXT, ChatData, Recipe
 
 SIZES = (
     "depth", "width", "layers", "heads", "key_value_heads", "head_size", "hidden", "context",
@@ -21,6 +22,8 @@ SIZES = (
 )  # fmt: skip
 
 BUDGETS = ("steps", "tokens", "minutes", "epochs")
+METRICS = {"text": ("loss", "perplexity", "bits_per_byte"), "chat": ("loss",)}
+"""What the evaluations while training measure, by the kind of data; smaller is better for all of them."""
 
 
 class _Check:
@@ -147,7 +150,7 @@ class _Check:
                 + (f"{', '.join(given)} are set" if given else "none is set"),
                 "the number of steps is derived from it", "set budget.minutes=10",
             )  # fmt: skip
-        context, rows = self.recipe.data.context, budget.micro_batch
+        context, rows = self.context(), budget.micro_batch
         tokens = budget.tokens_per_step
         if tokens and context and tokens % (context * (rows or 1)):
             unit = context * (rows or 1)
@@ -158,6 +161,12 @@ class _Check:
                 f"(context {context} × micro_batch {rows or 1})",
                 "a step is made of whole micro-batches of whole rows", f"set budget.tokens_per_step={near}",
             )  # fmt: skip
+
+    def context(self) -> int | None:
+        """Tokens in a row, as resolve derives them; None if only the model of init_from knows."""
+        model = self.recipe.model
+        said = self.recipe.data.context or model.context
+        return said or (None if model.init_from is not None else DEFAULT_CONTEXT)
 
     def optim(self) -> Iterator[GroundupError]:
         if set(self.recipe.optim) != {"model"}:
@@ -173,6 +182,11 @@ class _Check:
                     f"a warm-up of {schedule.warmup} steps is longer than the run of {steps}",
                     "the peak learning rate would never be reached",
                     f"set optim.{player}.schedule.warmup={max(1, steps // 50)}",
+                )  # fmt: skip
+            if isinstance(options, SGDOptions) and options.nesterov and not options.momentum:
+                yield self.unused(
+                    f"optim.{player}.nesterov", "it looks ahead along the momentum, which is 0",
+                    f"set optim.{player}.momentum=0.9, or remove nesterov",
                 )  # fmt: skip
             if schedule.decay is not None and schedule.kind != "warmup_stable_decay":
                 yield self.unused(
@@ -190,6 +204,7 @@ class _Check:
             yield self.unused(
                 "events.early_stopping", "events.evaluate_every is 0", "set events.evaluate_every"
             )
+        yield from self.stopping()
         if events.evaluate_every == 0 and _given(events, "evaluate_tokens"):
             yield self.unused("events.evaluate_tokens", "events.evaluate_every is 0", "remove one of the two")
         if events.sample_every == 0 and events.prompts:
@@ -199,6 +214,27 @@ class _Check:
                 "guard.rewind", "events.save_every is 0, so there is no checkpoint to go back to",
                 "set events.save_every",
             )  # fmt: skip
+
+
+    def stopping(self) -> Iterator[GroundupError]:
+        """Early stopping needs a metric that is measured while training, and something to measure it on."""
+        stopping, data = self.recipe.events.early_stopping, self.recipe.data
+        if stopping is None:
+            return
+        known = METRICS[data.kind]
+        if stopping.metric not in known:
+            yield self.fault(
+                "E-RECIPE-040", "events.early_stopping.metric",
+                f"{stopping.metric!r} is not measured while training on {data.kind} data",
+                f"the evaluations while training measure {', '.join(known)}",
+                f"set events.early_stopping.metric={nearest(stopping.metric, known) or known[0]}",
+            )  # fmt: skip
+        nothing = "nothing is held out to measure on"
+        if isinstance(data, ChatData):
+            if not data.held_out_files and not data.held_out:
+                yield self.unused("events.early_stopping", nothing, "set data.held_out")
+        elif data.files and data.split.kind == "none":
+            yield self.unused("events.early_stopping", nothing, "set data.split.kind=hash")
 
 
 def check(recipe: Recipe, places: Places | None = None) -> None:

@@ -12,15 +12,15 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel
 
+from groundup.errors import GroundupError
 from groundup.models.llama import LlamaOptions
 from groundup.recipe.difference import ABSENT, difference
-from groundup.recipe.tree import ModelOptions, Recipe
+from groundup.recipe.tree import DEFAULT_CONTEXT, ModelOptions, Recipe
 from groundup.recipe.yaml import dotted
 
 M = TypeVar("M", bound=BaseModel)
 
 HEAD_SIZE = 64
-DEFAULT_CONTEXT = 256
 TOKENS_AT_ONCE = {"cpu": 4096, "other": 32768}
 """Tokens of one micro-batch: on a CPU what stays in its caches, elsewhere what fills the device."""
 
@@ -77,11 +77,21 @@ def resolve(recipe: Recipe, *, device: str, base: LlamaOptions | None = None) ->
     unit = max(1, width // HEAD_SIZE)
     budget = recipe.budget
     at_once = TOKENS_AT_ONCE.get(device, TOKENS_AT_ONCE["other"])
-    wanted = budget.tokens_per_step or max(4096, 256 * unit**2)
+    wanted = budget.tokens_per_step or max(2048, 128 * unit**2)
     rows = max(1, round(wanted / context))
     if budget.tokens_per_step is None and budget.micro_batch is not None:
         rows = math.ceil(rows / budget.micro_batch) * budget.micro_batch
     micro = budget.micro_batch or _largest_divisor(rows, max(1, at_once // context))
+    if rows % micro or budget.tokens_per_step not in (None, rows * context):
+        raise GroundupError(
+            "E-RECIPE-037",
+            f"budget.tokens_per_step {wanted} is not a multiple of {context * micro} "
+            f"(context {context} × micro_batch {micro})",
+            where="budget.tokens_per_step",
+            why="a step is made of whole micro-batches of whole rows",
+            fix=f"set budget.tokens_per_step={max(1, round(rows / micro)) * micro * context}",
+            exit_code=2,
+        )
     return recipe.model_copy(
         update={
             "model": model,
@@ -95,7 +105,7 @@ def resolve(recipe: Recipe, *, device: str, base: LlamaOptions | None = None) ->
 
 
 def _rates(options: Any, width: int, fine_tuning: bool) -> Any:
-    peak = {"muon": 4e-3, "adamw": 3e-3, "sgd": 0.1}[options.kind]
+    peak = {"muon": 6e-3, "adamw": 3e-3, "sgd": 0.1}[options.kind]
     rate = peak * math.sqrt(256 / width) * (0.25 if fine_tuning else 1.0)
     return fill(options, learning_rate=float(f"{rate:.3g}"))
 

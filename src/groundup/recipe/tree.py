@@ -17,6 +17,9 @@ from groundup.objectives.next_token import NextTokenOptions
 from groundup.optim.options import MuonOptions, OptimizerOptions
 from groundup.text.options import TokenizerOptions
 
+DEFAULT_CONTEXT = 256
+"""Tokens in a row where neither the data nor the model says it."""
+
 
 class _Options(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)

@@ -134,8 +134,7 @@ def fix(recipe: Recipe) -> tuple[Recipe, dict[str, Any]] | None:
     base = load_described(Path(recipe.model.init_from))[0].options if recipe.model.init_from else None
     rows = resolve(recipe, device=device.type, base=base).budget.micro_batch or 1
     for recompute in (recipe.hardware.recompute, True):
-        micro = rows
-        while micro >= 1:
+        for micro in (part for part in range(rows, 0, -1) if rows % part == 0):  # steps stay whole
             changed: dict[str, Any] = {"budget.micro_batch": micro}
             candidate = recipe.model_copy(
                 update={"budget": recipe.budget.model_copy(update={"micro_batch": micro})}
@@ -146,5 +145,4 @@ def fix(recipe: Recipe) -> tuple[Recipe, dict[str, Any]] | None:
                 changed["hardware.recompute"] = True
             if foresee_plan(candidate).fits:
                 return candidate, changed
-            micro //= 2
     return None

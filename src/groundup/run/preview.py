@@ -8,8 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from groundup.recipe.resolve import DEFAULT_CONTEXT
-from groundup.recipe.tree import ChatData
+from groundup.recipe.tree import DEFAULT_CONTEXT, ChatData
 from groundup.run import models
 from groundup.run.assemble import tokenizer_of_chats
 from groundup.run.chats import prepare_chats
@@ -25,16 +24,16 @@ def preview_rows(
     """The first rows of a recipe's training data as they will be learnt, the tokenizer, and the ledger."""
     recipe = read_recipe(Path(recipe_path), overrides)
     base = models.load_described(Path(recipe.model.init_from))[0] if recipe.model.init_from else None
+    own = base.options.context if base else DEFAULT_CONTEXT
+    context = recipe.data.context or recipe.model.context or own
     with tempfile.TemporaryDirectory(prefix="groundup-show-") as folder:
         if isinstance(recipe.data, ChatData):
             tokenizer = base.tokenizer if base else tokenizer_of_chats(recipe, Path(folder), lambda line: None)
-            context = recipe.data.context or (base.options.context if base else DEFAULT_CONTEXT)
             template = base.chat if base else None
             chats = prepare_chats(recipe, tokenizer, template, context=context, folder=None, show=rows)
             return chats.shown, tokenizer, chats.ledger
         texts = prepare_texts(recipe, Path(folder), base.tokenizer if base else None, say=lambda line: None)
         shown: list[Rendered] = []
-        context = recipe.data.context or (base.options.context if base else DEFAULT_CONTEXT)
         for documents in texts.train.values():
             for index in range(min(rows - len(shown), documents.num_documents)):
                 ids = [int(i) for i in documents.document(index)[: context + 1]]

@@ -4,6 +4,7 @@ nothing, fine-tuning to answer, measurements, one report."""
 from __future__ import annotations
 
 import json
+import shlex
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -16,7 +17,7 @@ from groundup.engine.events import Listener
 from groundup.errors import GroundupError
 from groundup.report import write_report
 from groundup.run.entry import load, read_recipe
-from groundup.run.train import Result, train_recipe, write_json
+from groundup.run.train import RESULTS_FILE, Result, train_recipe, write_json
 
 Say = Callable[[str], None]
 
@@ -62,7 +63,7 @@ def pretraining(minutes: float, files: list[str], *, own_text: bool, depth: int 
             "context": 256,
         },
         "optim": {"model": {"kind": "muon"}},
-        "budget": {"minutes": round(minutes * PRETRAIN_SHARE, 4), "tokens_per_step": 4096},
+        "budget": {"minutes": round(minutes * PRETRAIN_SHARE, 4), "tokens_per_step": 2048},
     }
 
 
@@ -103,8 +104,38 @@ def quickstart(
         say: receives lines of progress.
 
     Raises:
-        GroundupError: E-USE-022 the folder is in use; whatever a stage raises.
+        GroundupError: E-USE-021, E-USE-022 for wishes that cannot be met; whatever a stage raises.
     """
+    require_free(folder, text=text, code=code)
+    began = time.perf_counter()
+    life = Life(folder)
+    files, questions = find_corpus(folder, text=text, code=code, say=say)
+
+    def stage(name: str, recipe: dict[str, Any]) -> Result:
+        made = train_recipe(
+            read_recipe(recipe), folder / name, stage=name, command=command, listeners=(listener,), say=say
+        )
+        life.stages.append(made)
+        return made
+
+    say("2/4  pretraining from zero")
+    first = stage("pretrain", pretraining(minutes, files, own_text=text is not None))
+    if questions is not None and first.outcome == "finished":
+        say("3/4  fine-tuning on questions and answers")
+        life.questions = questions[1]
+        stage("finetune", fine_tuning(minutes, first.folder, *questions))
+    say("4/4  report")
+    life.seconds = time.perf_counter() - began
+    stages = [made.folder for made in life.stages]
+    for one in stages:
+        write_report(one)
+    write_json(folder / RESULTS_FILE, {"command": shlex.join(command), "seconds": life.seconds})
+    write_report(folder, title="groundup quickstart", stages=stages)
+    return life
+
+
+def require_free(folder: Path, *, text: str | None, code: bool) -> None:
+    """Refuse a folder that holds something, and wishes that exclude each other."""
     if folder.exists() and any(folder.iterdir()):
         raise GroundupError(
             "E-USE-022",
@@ -123,42 +154,20 @@ def quickstart(
             fix="leave one of the two out",
             exit_code=2,
         )
-    began = time.perf_counter()
-    life = Life(folder)
-    questions: tuple[Path, Path] | None = None
-    if text is None:
-        say("1/4  corpus: the documentation of this Python installation")
-        corpus = write_corpus(folder / "corpus", code=code)
-        questions = write_questions(folder / "corpus")
-        say(f"     {corpus.num_documents} documents, {sum(corpus.text_bytes.values()) / 1e6:.1f} MB")
-        files = [str(corpus.documents)]
-    else:
+
+
+def find_corpus(
+    folder: Path, *, text: str | None, code: bool, say: Say
+) -> tuple[list[str], tuple[Path, Path] | None]:
+    """The files to learn from, and the questions for training and for measuring if there are any."""
+    if text is not None:
         say(f"1/4  corpus: {text}")
-        files = [text]
-    say("2/4  pretraining from zero")
-    recipe = read_recipe(pretraining(minutes, files, own_text=text is not None))
-    life.stages.append(
-        train_recipe(
-            recipe, folder / "pretrain", stage="pretrain", command=command, listeners=(listener,), say=say
-        )
-    )
-    if questions is not None and life.stages[-1].outcome == "finished":
-        say("3/4  fine-tuning on questions and answers")
-        life.questions = questions[1]
-        recipe = read_recipe(fine_tuning(minutes, folder / "pretrain", *questions))
-        life.stages.append(
-            train_recipe(
-                recipe, folder / "finetune", stage="finetune", command=command, listeners=(listener,), say=say
-            )
-        )
-    say("4/4  report")
-    life.seconds = time.perf_counter() - began
-    write_json(folder / "quickstart.json", {"seconds": life.seconds, "minutes": minutes, "command": command})
-    stages = [stage.folder for stage in life.stages]
-    for stage in stages:
-        write_report(stage)
-    write_report(folder, title="groundup quickstart", stages=stages)
-    return life
+        return [text], None
+    say("1/4  corpus: the documentation of this Python installation")
+    corpus = write_corpus(folder / "corpus", code=code)
+    size = sum(corpus.text_bytes.values()) / 1e6
+    say(f"     {corpus.num_documents} documents, {size:.1f} MB")
+    return [str(corpus.documents)], write_questions(folder / "corpus")
 
 
 def sample_answers(life: Life) -> list[dict[str, str]]:

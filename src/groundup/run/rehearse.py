@@ -225,7 +225,7 @@ def _saved_bytes(model: Llama, rows: int, context: int, recompute: bool, precisi
     model = model.to("meta")
     tokens = torch.zeros(rows, context, dtype=torch.int64, device="meta")
     document = torch.zeros(rows, context, dtype=torch.int64, device="meta")
-    model.cos_TK, model.sin_TK = model.cos_TK.to("meta"), model.sin_TK.to("meta")
+    model.cos_TR, model.sin_TR = model.cos_TR.to("meta"), model.sin_TR.to("meta")
     with (
         torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor),
         torch.autocast("cpu", dtype=torch.bfloat16, enabled=precision == "bfloat16"),

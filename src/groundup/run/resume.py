@@ -7,11 +7,18 @@ from pathlib import Path
 
 from groundup.errors import GroundupError
 from groundup.recipe import difference, format_difference, load
+from groundup.recipe.difference import Change
 from groundup.recipe.tree import Recipe
 
 SOURCE, RESOLVED = "recipe.source.yaml", "recipe.yaml"
 ARCHITECTURE = ("model", "tokenizer", "data", "objective", "seed")
 """Sections that decide what the weights are and which rows they have seen: never changed on the way."""
+
+
+def changes_state(change: Change) -> bool:
+    """Whether a checkpoint of before lacks what the run would need after this change."""
+    kind = change.path[0] == "optim" and change.path[-1] == "kind" and len(change.path) == 3
+    return kind or (change.path == ("events", "average") and None in (change.before, change.after))
 
 
 def reconcile(
@@ -29,13 +36,14 @@ def reconcile(
     if not changes or not difference(resolved, recipe):
         return resolved
     shown = format_difference(changes)
-    fixed = [change for change in changes if change.path[0] in ARCHITECTURE]
+    fixed = [change for change in changes if change.path[0] in ARCHITECTURE or changes_state(change)]
     if fixed:
         raise GroundupError(
             "E-RUN-003",
             f"the recipe changed in {len(fixed)} fields that a resume cannot change",
             where=shown,
-            why="model, data and seed decide what the weights are and which rows come next",
+            why="model, data and seed decide what the weights are and which rows come next, and the optimizer's "
+            "kind and the average what a checkpoint holds",
             fix="put them back, or start a new run with model.init_from=" + str(folder),
             exit_code=2,
         )

@@ -84,9 +84,10 @@ def prepare_texts(
     train, held_out = {}, {}
     for name, corpus in corpora.items():
         sets = tokenize_corpus(corpus, tokenizer, folders[name] / TOKENS, workers=workers)
-        train[name] = sets["train"]
-        if "held_out" in sets and sets["held_out"].num_documents:
-            held_out[name] = sets["held_out"]
+        train[name] = sets.pop(sources[name].split.train)
+        for number, (split, documents) in enumerate(sets.items()):
+            if documents.num_documents:  # the first is what the source itself is measured on
+                held_out[name if number == 0 else f"{name} {split}"] = documents
     cards = {name: corpus.card for name, corpus in corpora.items()}
     return PreparedTexts(tokenizer, train, held_out, weights, cards)
 

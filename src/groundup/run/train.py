@@ -121,8 +121,9 @@ def _begin(recipe: Recipe, folder: Path, *, resume: bool, accept_changes: bool, 
             parts.recipe, rows_per_epoch=parts.rows_per_epoch, seconds_per_step=seconds
         )
         write_json(folder / PLAN_FILE, {"predicted": plan_of(parts, seconds)})
-    # The given recipe first: without the resolved one a killed start counts as none.
-    write_whole(folder / SOURCE_FILE, to_yaml(recipe))
+    if settled is None or accept_changes:
+        # The given recipe first: without the resolved one a killed start counts as none.
+        write_whole(folder / SOURCE_FILE, to_yaml(recipe))
     write_whole(folder / RECIPE_FILE, to_yaml(parts.recipe))
     return parts
 

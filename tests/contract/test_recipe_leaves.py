@@ -1,0 +1,331 @@
+"""Every field of the recipe does something: each leaf is flipped, and the run that is built must differ.
+
+What is compared is what can be seen of the assembled run: sizes and first weights, first batches, rates,
+events, limits, the plan. A field that nothing can show has its reason in `EXCEPTIONS`.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import types
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any, Union, get_args, get_origin
+
+import pytest
+import torch
+from pydantic import BaseModel
+
+from groundup.engine.events import Evaluate, LogSteps, Sample, Save
+from groundup.engine.stop import Stop
+from groundup.errors import GroundupError
+from groundup.recipe.tree import Recipe
+from groundup.run.assemble import assemble
+from groundup.run.entry import read_recipe, run_folder
+from groundup.run.plan import plan_of
+from tests.contract.toy_run import Options, changed, chat_file, chat_recipe, parts_of, text_file, text_recipe, write_rows
+
+FILTERS = "each is shown by the tests of the data room, on documents made for it"
+EXCEPTIONS = {
+    "model.family": "there is one family",
+    "objective.kind": "there is one objective",
+    "hardware.device": "depends on what the machine has; auto and cpu are the same on most",
+    "data:text.workers": "the result is the same for any number, by promise",
+    "data:text.max_document_bytes": FILTERS,
+    "data:text.utf8": FILTERS,
+    "data:text.newlines": FILTERS,
+    "data:text.control_characters": FILTERS,
+    "data:text.normalize": FILTERS,
+    "data:text.on_bad_file": FILTERS,
+    "data:text.filters.": FILTERS,
+    "data:text.deduplicate.": FILTERS,
+    "data:text.overlap.": FILTERS,
+    "data:text.split.group_field": FILTERS,
+    "data:text.split.held_out_files": FILTERS,
+    "data:text.split.overlap": FILTERS,
+    "data:text.sources.": "the fields of a source are those of data, and its weight is shown by sources",
+    "data:chat.columns.input": "as the other columns; shown by the tests of the data room",
+    "data:chat.columns.system": "as the other columns; shown by the tests of the data room",
+}
+
+# leaf: the changes that flip it. A leading "muon"/"sgd"/"chat" is said by the leaf's own prefix.
+FLIPS: dict[str, dict[str, Any]] = {
+    "name": {"name": "another"},
+    "seed": {"seed": 9},
+    "model.init_from": {"model": {"init_from": "BASE"}, "tokenizer": None},
+    "model.depth": {"model": {"depth": 1}},
+    "model.context": {"model__context": 64},
+    "model.width": {"model__width": 32},
+    "model.layers": {"model__layers": 3},
+    "model.heads": {"model__heads": 4},
+    "model.key_value_heads": {"model__key_value_heads": 1},
+    "model.head_size": {"model__head_size": 4},
+    "model.hidden": {"model__hidden": 24},
+    "model.rotary_base": {"model__rotary_base": 500.0},
+    "model.norm_epsilon": {"model__norm_epsilon": 1e-3},
+    "model.query_key_norm": {"model__query_key_norm": False},
+    "model.sliding_window": {"model__sliding_window": 4},
+    "model.tied": {"model__tied": False},
+    "tokenizer.kind": {"tokenizer__kind": "byte"},
+    "tokenizer.vocabulary": {"tokenizer": {"kind": "bpe", "vocabulary": 270}},
+    "tokenizer.minimum_frequency": {"tokenizer__minimum_frequency": 500},
+    "data:text.files": {"data__files": ["OTHER"]},
+    "data:text.sources": {"data__files": None, "data__sources": {"a": {"files": ["FILE"], "weight": 3.0},
+                                                                "b": {"files": ["OTHER"]}}},
+    "data:text.prepared": {"data": {"kind": "text", "prepared": "BASE/data", "context": 32}, "tokenizer": None},
+    "data:text.text_field": {"data__text_field": "title"},
+    "data:text.documents": {"data__files": ["PLAIN"], "data__documents": "line"},
+    "data:text.malformed_limit": {"data__files": ["BROKEN"], "data__malformed_limit": 0.5},
+    "data:text.context": {"data__context": 16},
+    "data:text.split.kind": {"data__split": {"kind": "tail"}},
+    "data:text.split.held_out": {"data__split": {"held_out": {"held_out": 0.3}}},
+    "data:text.split.train": {"data__split": {"train": "learn"}},
+    "data:text.split.salt": {"data__split": {"salt": "x"}},
+    "data:chat.files": {"data__files": ["OTHER"]},
+    "data:chat.held_out_files": {"data__held_out_files": ["OTHER"]},
+    "data:chat.held_out": {"data__held_out": 0.4},
+    "data:chat.template": {"data__template": "TEMPLATE"},
+    "data:chat.train_on": {"data__files": ["TURNS"], "data__train_on": "last"},
+    "data:chat.over_long": {"data__context": 48, "data__over_long": "cut"},
+    "data:chat.context": {"data__context": 128, "budget__tokens_per_step": 512},
+    "data:chat.format": {"data__format": "messages"},
+    "data:chat.columns.prompt": {"data__columns": {"prompt": "response", "response": "response"}},
+    "data:chat.columns.response": {"data__columns": {"prompt": "prompt", "response": "prompt"}},
+    "data:chat.malformed_limit": {"data__files": ["BROKEN"], "data__malformed_limit": 0.5},
+    "data:chat.remove_duplicates": {"data__files": ["TWICE"], "data__remove_duplicates": False},
+    "optim.kind": {"optim": {"model": {"kind": "sgd", "learning_rate": 0.01}}},
+    "optim.learning_rate": {"optim__model__learning_rate": 0.02},
+    "optim.weight_decay": {"optim__model__weight_decay": 0.3},
+    "optim.clip": {"optim__model__clip": 0.5},
+    "optim.schedule.kind": {"optim__model__schedule": {"kind": "cosine"}},
+    "optim.schedule.warmup": {"optim__model__schedule": {"warmup": 5}},
+    "optim.schedule.final": {"optim__model__schedule": {"final": 0.3}},
+    "optim.schedule.decay": {"optim__model__schedule": {"decay": 0.9}},
+    "optim.beta1": {"optim__model__beta1": 0.8},
+    "optim.beta2": {"optim__model__beta2": 0.99},
+    "optim.epsilon": {"optim__model__epsilon": 1e-6},
+    "optim.momentum": {"optim__model__momentum": 0.5},
+    "optim.nesterov": {"optim__model__nesterov": True},
+    "optim.iterations": {"optim__model__iterations": 3},
+    "optim.adamw_scale": {"optim__model__adamw_scale": 0.5},
+    "budget.steps": {"budget__steps": 13},
+    "budget.tokens": {"budget__steps": None, "budget__tokens": 5000},
+    "budget.minutes": {"budget__steps": None, "budget__minutes": 0.01},
+    "budget.epochs": {"budget__steps": None, "budget__epochs": 3.0},
+    "budget.tokens_per_step": {"budget__tokens_per_step": 256},
+    "budget.micro_batch": {"budget__micro_batch": 4},
+    "hardware.precision": {"hardware__precision": "bfloat16"},
+    "hardware.compile": {"hardware__compile": "on"},
+    "hardware.threads": {"hardware__threads": 2},
+    "hardware.recompute": {"hardware__recompute": True},
+    "hardware.price_per_hour": {"hardware__price_per_hour": 2.5},
+    "events.log_every": {"events__log_every": 3},
+    "events.save_every": {"events__save_every": 4},
+    "events.keep": {"events__keep": 3},
+    "events.keep_every": {"events__keep_every": 2},
+    "events.evaluate_every": {"events__evaluate_every": 3},
+    "events.evaluate_tokens": {"events__evaluate_tokens": 200},
+    "events.sample_every": {"events__sample_every": 3},
+    "events.sample_tokens": {"events__sample_tokens": 3},
+    "events.prompts": {"events__prompts": ["the cat"]},
+    "events.early_stopping.metric": {"events__early_stopping": {"metric": "perplexity"}},
+    "events.early_stopping.patience": {"events__early_stopping": {"patience": 7}},
+    "events.early_stopping.minimum_change": {"events__early_stopping": {"minimum_change": 0.5}},
+    "events.average": {"events__average": 0.9},
+    "guard.stop_after": {"guard": {"stop_after": 2}},
+    "guard.spike": {"guard": {"spike": 3.0}},
+    "guard.window": {"guard": {"window": 9}},
+    "guard.rewind": {"guard": {"rewind": True}},
+}  # fmt: skip
+NEUTRAL: dict[str, dict[str, Any]] = {
+    # leaf: what the recipe it is compared with already has
+    "tokenizer.vocabulary": {"tokenizer": {"kind": "bpe", "vocabulary": 280}},
+    "data:text.documents": {"data__files": ["PLAIN"]},
+    "data:text.malformed_limit": {"data__files": ["BROKEN"]},
+    "data:text.prepared": {"data__files": ["OTHER"]},
+    "data:chat.train_on": {"data__files": ["TURNS"]},
+    "data:chat.over_long": {"data__context": 48},
+    "data:chat.malformed_limit": {"data__files": ["BROKEN"]},
+    "data:chat.remove_duplicates": {"data__files": ["TWICE"]},
+    "events.early_stopping.metric": {"events__early_stopping": {}},
+    "events.early_stopping.patience": {"events__early_stopping": {}},
+    "events.early_stopping.minimum_change": {"events__early_stopping": {}},
+}
+KINDS = {"optim.momentum": "sgd", "optim.nesterov": "sgd", "optim.iterations": "muon", "optim.adamw_scale": "muon"}
+
+
+def leaves(kind: Any, prefix: str = "") -> Iterator[str]:
+    """The dotted path of every field below a type; alternatives share their paths, data kinds have their own."""
+    if get_origin(kind) is Annotated:
+        kind = get_args(kind)[0]
+    options = [part for part in get_args(kind) if isinstance(part, type) and issubclass(part, BaseModel)]
+    if get_origin(kind) is dict and prefix == "optim":
+        yield from leaves(get_args(kind)[1], prefix)
+    elif get_origin(kind) in (Union, types.UnionType) and options:
+        for option in options:
+            label = f"{prefix}:{option.model_fields['kind'].annotation.__args__[0]}" if prefix == "data" else prefix
+            yield from leaves(option, label)
+    elif isinstance(kind, type) and issubclass(kind, BaseModel):
+        for name, field in kind.model_fields.items():
+            if not (name == "kind" and prefix.startswith("data:") and "." not in prefix):
+                yield from leaves(field.annotation, f"{prefix}.{name}" if prefix else name)
+    else:
+        yield prefix
+
+
+ALL = sorted(set(leaves(Recipe)))
+
+
+def excepted(leaf: str) -> bool:
+    return leaf in EXCEPTIONS or any(name.endswith(".") and leaf.startswith(name) for name in EXCEPTIONS)
+
+
+def test_every_leaf_is_flipped_or_has_its_reason() -> None:
+    missing = [leaf for leaf in ALL if leaf not in FLIPS and not excepted(leaf)]
+    assert not missing, f"a new field needs a flip here: {missing}"
+    assert not [leaf for leaf in FLIPS if leaf not in ALL], "a flip of a field that is gone"
+    assert not [leaf for leaf in FLIPS if excepted(leaf)], "a leaf both flipped and excepted"
+    assert all(reason for reason in EXCEPTIONS.values())
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """The inputs that flips speak of."""
+    root = tmp_path_factory.mktemp("files")
+    texts = text_file(root, 80)
+    rows = [{"text": f"the cat sees number {n}", "title": f"a tree {n}"} for n in range(60)]
+    turn = [{"role": "user", "content": "who"}, {"role": "assistant", "content": "me"}]
+    answered = [*turn, {"role": "user", "content": "and then"}]
+    turns = [{"messages": [*answered, {"role": "assistant", "content": f"number {n}"}]} for n in range(30)]
+    pairs = [{"prompt": f"who is {n % 20}", "response": "the cat"} for n in range(40)]
+    template = root / "template.jinja"
+    template.write_text(
+        "{{ bos_token }}{% for message in messages %}<|{{ message['role'] }}|>+{% if message['role'] == 'assistant' %}"
+        "{% generation %}{{ message['content'] }}<|end|>{% endgeneration %}{% else %}{{ message['content'] }}<|end|>"
+        "{% endif %}{% endfor %}{% if add_generation_prompt %}<|assistant|>+{% endif %}"
+    )
+    plain = root / "plain.txt"
+    plain.write_text("".join(f"the dog runs over {n}\n" for n in range(100)))
+    made = {
+        "FILE": texts,
+        "TITLED": write_rows(root / "titled.jsonl", rows),
+        "OTHER": text_file(root, 80, seed=3),
+        "PLAIN": plain,
+        "BROKEN": write_rows(root / "broken.jsonl", [*rows, *[{"text": 5}] * 6]),
+        "CHATS": chat_file(root, 40),
+        "OTHER CHATS": chat_file(root, 40, seed=4),
+        "BROKEN CHATS": write_rows(root / "broken-chats.jsonl", [*pairs, *[{"prompt": 5, "response": "x"}] * 6]),
+        "TURNS": write_rows(root / "turns.jsonl", turns),
+        "TWICE": write_rows(root / "twice.jsonl", pairs + pairs),
+        "TEMPLATE": template,
+        "BASE": root / "base",
+    }
+    from tests.contract.toy_run import run
+
+    with pytest.MonkeyPatch.context() as patch:
+        from tests.contract.toy_run import quick
+
+        quick(patch)
+        run(text_recipe(texts, model={"width": 32, "layers": 1, "heads": 2}, budget__steps=1), root / "base")
+    return {name: str(path) for name, path in made.items()}
+
+
+def place(value: Any, files: dict[str, str], chat: bool) -> Any:
+    """The names of files in a change, replaced by their paths."""
+    if isinstance(value, dict):
+        return {name: place(item, files, chat) for name, item in value.items()}
+    if isinstance(value, list):
+        return [place(item, files, chat) for item in value]
+    if isinstance(value, str) and value.startswith("BASE"):
+        return files["BASE"] + value.removeprefix("BASE")
+    if chat and isinstance(value, str) and f"{value} CHATS" in files:
+        return files[f"{value} CHATS"]
+    return files.get(value, value) if isinstance(value, str) else value
+
+
+def digest(tensors: dict[str, torch.Tensor]) -> str:
+    found = hashlib.sha256()
+    for name, tensor in tensors.items():
+        found.update(name.encode() + tensor.detach().contiguous().numpy().tobytes())
+    return found.hexdigest()
+
+
+def visible(recipe: Options, folder: Path) -> dict[str, Any]:
+    """What can be seen of the run that a recipe builds."""
+    checked = read_recipe(recipe)
+    try:
+        parts = parts_of(recipe, folder)
+    except GroundupError as fault:
+        return {"refused": fault.code}
+    run, log, save = assemble(parts, folder, listeners=(), stop=Stop())
+    state, optimizer = run.state, run.state.optimizers["model"]
+    block = state.module.layers[0]
+    steps, evaluate, sample, saves = run.events
+    assert isinstance(steps, LogSteps) and isinstance(evaluate, Evaluate)
+    assert isinstance(sample, Sample) and isinstance(saves, Save)
+    plan = plan_of(parts, 1.0)
+    seen: dict[str, Any] = {
+        "folder": str(run_folder(checked, None)),
+        "network": parts.options.model_dump(),
+        "weights": digest(state.module.state_dict()),
+        "tokenizer": parts.tokenizer.digest,
+        "batches": [digest(parts.source().next("model"))] + [digest(state.source.next("model")) for _ in range(3)],
+        "rows": parts.rows_per_epoch,
+        "template": parts.template.digest if parts.template else None,
+        "loop": [run.steps, run.accumulate, run.clip],
+        "rates": [optimizer.learning_rate(step) for step in range(run.steps)],
+        "groups": [
+            [{name: value for name, value in group.items() if name != "params"} for group in part.param_groups]
+            for part in optimizer.parts
+        ],
+        "precision": parts.precision,
+        "threads": torch.get_num_threads(),
+        "recompute": isinstance(block.forward, functools.partial),
+        "compiled": block._compiled_call_impl is not None,
+        "intervals": [steps.every, evaluate.every, sample.every, saves.every],
+        "kept": [save.events.keep, save.events.keep_every],
+        "stopping": evaluate.stopping and evaluate.stopping.model_dump(),
+        "average": state.average and state.average.decay,
+        "guard": run.guard.options.model_dump(),
+        "plan": {name: plan[name] for name in ("steps", "tokens", "disk_bytes", "epochs")} | {"c": plan.get("cost")},
+    }
+    if not seen["compiled"]:
+        seen |= {"evaluation": evaluate.evaluate(), "samples": sample.sample()}
+    log.close()
+    return seen
+
+
+@pytest.fixture(scope="module")
+def plain(files: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """What is visible of a recipe, kept so that each base is built once."""
+    known: dict[str, dict[str, Any]] = {}
+
+    def look(recipe: Options) -> dict[str, Any]:
+        key = repr(recipe)
+        if key not in known:
+            known[key] = visible(recipe, tmp_path_factory.mktemp("base") / "run")
+        return known[key]
+
+    return look
+
+
+@pytest.mark.parametrize("leaf", FLIPS)
+def test_each_leaf_changes_the_run(leaf: str, files: dict[str, str], plain: Any, tmp_path: Path) -> None:
+    chat = leaf.startswith("data:chat")
+    base = chat_recipe(Path(files["CHATS"])) if chat else text_recipe(Path(files["FILE"]))
+    base = changed(base, events__sample_every=6, events__sample_tokens=6)
+    if leaf == "data:text.text_field":
+        base = changed(base, data__files=[files["TITLED"]])
+    if leaf in KINDS:
+        base = changed(base, optim={"model": {"kind": KINDS[leaf], "learning_rate": 0.01}})
+    base = changed(base, **place(NEUTRAL.get(leaf, {}), files, chat))
+    threads = torch.get_num_threads()
+    try:
+        before = plain(base)
+        after = visible(changed(base, **place(FLIPS[leaf], files, chat)), tmp_path / "run")
+    finally:
+        torch.set_num_threads(threads)
+    assert before != after, f"{leaf} does nothing that can be seen"
+    if "malformed_limit" not in leaf and leaf != "data:chat.format":
+        assert "refused" not in after, after
