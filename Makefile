@@ -52,7 +52,7 @@ bench: $(VENV)/.installed-test
 	$(BIN)/python bench/run.py
 
 faults: $(VENV)/.installed-test
-	$(BIN)/python -m pytest -m slow tests/faults
+	$(BIN)/python -m pytest -m slow
 
 docs: $(VENV)/.installed
 	$(BIN)/python -m groundup.recipe.reference docs/recipe.md

@@ -109,7 +109,7 @@ class LoadedModel:
 
     def stream_chat(self, messages: Conversation, **options: object) -> Iterator[Piece]:
         """As `chat`, piece by piece."""
-        rendered = self._template().render(messages, self.tokenizer, add_generation_prompt=True)
+        rendered = self.require_chat().render(messages, self.tokenizer, add_generation_prompt=True)
         return self._pieces(list(rendered.ids), options)
 
     def _pieces(self, prompt: list[int], options: Mapping[str, object]) -> Iterator[Piece]:
@@ -121,14 +121,15 @@ class LoadedModel:
             decoder=StreamDecoder(self.tokenizer),
         )
 
-    def _template(self) -> ChatTemplate:
+    def require_chat(self) -> ChatTemplate:
+        """The chat template. Raises E-GEN-007 for a model that was never taught to answer."""
         if self.chat_template is None:
             raise GroundupError(
                 code="E-GEN-007",
                 what="the model has no chat template",
                 where=printable(self.name),
                 why="it was pretrained only: it goes on with a text, it was never taught to answer",
-                fix="groundup generate MODEL --prompt TEXT   (goes on with a text)\n"
+                fix=f"groundup generate {printable(self.name)} --prompt TEXT   (goes on with a text)\n"
                 "or fine-tune it on questions and answers first",
                 exit_code=2,
             )
@@ -234,7 +235,7 @@ class LoadedModel:
 
     def _example(self, conversation: Conversation) -> AnswerExample:
         """The ids, mask and reference of a conversation that ends with the assistant's turn."""
-        template = self._template()
+        template = self.require_chat()
         whole = template.render(conversation, self.tokenizer)
         prompt = template.render(conversation[:-1], self.tokenizer, add_generation_prompt=True)
         learn = np.array([bool(value) for value in whole.trainable])

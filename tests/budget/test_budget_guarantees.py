@@ -17,6 +17,8 @@ CASES = (
 
 NOT_YET: dict[str, str] = {
     # case: the reason why nothing can show it yet
+    "D8": "there is no data with labels or features yet: text and chats have only tokens, checked by the tokenizer",
+    "D9": "there are no ranks yet: a run is one process",
 }
 
 

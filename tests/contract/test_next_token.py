@@ -488,7 +488,9 @@ def closed_form(kind: str, step: int, steps: int, warmup: int, final: float, dec
 
 
 @pytest.mark.parametrize("kind", SCHEDULES)
-@pytest.mark.parametrize(("steps", "warmup", "final", "decay"), [(100, 10, 0.1, 0.5), (7, 0, 0.0, 0.3), (5, 5, 0.2, 1.0)])
+@pytest.mark.parametrize(
+    ("steps", "warmup", "final", "decay"), [(100, 10, 0.1, 0.5), (7, 0, 0.0, 0.3), (5, 5, 0.2, 1.0)]
+)
 def test_schedules_are_their_closed_forms(kind: str, steps: int, warmup: int, final: float, decay: float) -> None:
     options = ScheduleOptions(
         kind=kind, warmup=warmup, final=final, decay=decay if kind == "warmup_stable_decay" else None

@@ -16,15 +16,28 @@ from typing import Annotated, Any, Union, get_args, get_origin
 import pytest
 import torch
 from pydantic import BaseModel
+from tests.contract.toy_run import (
+    Options,
+    changed,
+    chat_file,
+    chat_recipe,
+    parts_of,
+    quick,
+    run,
+    text_file,
+    text_recipe,
+    write_rows,
+)
 
-from groundup.engine.events import Evaluate, LogSteps, Sample, Save
+from groundup.engine.events import Evaluate, EventLog, LogSteps, Sample, Save
+from groundup.engine.loop import Run
 from groundup.engine.stop import Stop
 from groundup.errors import GroundupError
 from groundup.recipe.tree import Recipe
-from groundup.run.assemble import assemble
+from groundup.run import assemble as assembling
+from groundup.run.assemble import Parts, Saver, assemble
 from groundup.run.entry import read_recipe, run_folder
 from groundup.run.plan import plan_of
-from tests.contract.toy_run import Options, changed, chat_file, chat_recipe, parts_of, text_file, text_recipe, write_rows
 
 FILTERS = "each is shown by the tests of the data room, on documents made for it"
 EXCEPTIONS = {
@@ -44,12 +57,13 @@ EXCEPTIONS = {
     "data:text.split.group_field": FILTERS,
     "data:text.split.held_out_files": FILTERS,
     "data:text.split.overlap": FILTERS,
+    "data:text.split.train": "a name of files and in the card; the run is the same",
     "data:text.sources.": "the fields of a source are those of data, and its weight is shown by sources",
     "data:chat.columns.input": "as the other columns; shown by the tests of the data room",
     "data:chat.columns.system": "as the other columns; shown by the tests of the data room",
 }
 
-# leaf: the changes that flip it. A leading "muon"/"sgd"/"chat" is said by the leaf's own prefix.
+# leaf: the changes that flip it
 FLIPS: dict[str, dict[str, Any]] = {
     "name": {"name": "another"},
     "seed": {"seed": 9},
@@ -80,14 +94,13 @@ FLIPS: dict[str, dict[str, Any]] = {
     "data:text.context": {"data__context": 16},
     "data:text.split.kind": {"data__split": {"kind": "tail"}},
     "data:text.split.held_out": {"data__split": {"held_out": {"held_out": 0.3}}},
-    "data:text.split.train": {"data__split": {"train": "learn"}},
     "data:text.split.salt": {"data__split": {"salt": "x"}},
     "data:chat.files": {"data__files": ["OTHER"]},
     "data:chat.held_out_files": {"data__held_out_files": ["OTHER"]},
     "data:chat.held_out": {"data__held_out": 0.4},
     "data:chat.template": {"data__template": "TEMPLATE"},
     "data:chat.train_on": {"data__files": ["TURNS"], "data__train_on": "last"},
-    "data:chat.over_long": {"data__context": 48, "data__over_long": "cut"},
+    "data:chat.over_long": {"data__over_long": "cut"},
     "data:chat.context": {"data__context": 128, "budget__tokens_per_step": 512},
     "data:chat.format": {"data__format": "messages"},
     "data:chat.columns.prompt": {"data__columns": {"prompt": "response", "response": "response"}},
@@ -141,11 +154,12 @@ FLIPS: dict[str, dict[str, Any]] = {
 NEUTRAL: dict[str, dict[str, Any]] = {
     # leaf: what the recipe it is compared with already has
     "tokenizer.vocabulary": {"tokenizer": {"kind": "bpe", "vocabulary": 280}},
+    "tokenizer.minimum_frequency": {"data__files": ["RARE"]},
     "data:text.documents": {"data__files": ["PLAIN"]},
     "data:text.malformed_limit": {"data__files": ["BROKEN"]},
     "data:text.prepared": {"data__files": ["OTHER"]},
     "data:chat.train_on": {"data__files": ["TURNS"]},
-    "data:chat.over_long": {"data__context": 48},
+    "data:chat.over_long": {"data__context": 32},
     "data:chat.malformed_limit": {"data__files": ["BROKEN"]},
     "data:chat.remove_duplicates": {"data__files": ["TWICE"]},
     "events.early_stopping.metric": {"events__early_stopping": {}},
@@ -211,6 +225,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
         "FILE": texts,
         "TITLED": write_rows(root / "titled.jsonl", rows),
         "OTHER": text_file(root, 80, seed=3),
+        "RARE": write_rows(root / "rare.jsonl", [*rows, {"text": "Älter und größer"}]),
         "PLAIN": plain,
         "BROKEN": write_rows(root / "broken.jsonl", [*rows, *[{"text": 5}] * 6]),
         "CHATS": chat_file(root, 40),
@@ -221,11 +236,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
         "TEMPLATE": template,
         "BASE": root / "base",
     }
-    from tests.contract.toy_run import run
-
     with pytest.MonkeyPatch.context() as patch:
-        from tests.contract.toy_run import quick
-
         quick(patch)
         run(text_recipe(texts, model={"width": 32, "layers": 1, "heads": 2}, budget__steps=1), root / "base")
     return {name: str(path) for name, path in made.items()}
@@ -258,7 +269,20 @@ def visible(recipe: Options, folder: Path) -> dict[str, Any]:
         parts = parts_of(recipe, folder)
     except GroundupError as fault:
         return {"refused": fault.code}
-    run, log, save = assemble(parts, folder, listeners=(), stop=Stop())
+    asked: dict[str, Any] = {}
+
+    def noted_sampling(*arguments: Any, **keywords: Any) -> Any:
+        asked.update(prompts=arguments[2], **keywords)
+        return []
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(assembling, "answers_of", noted_sampling)
+        patch.setattr(assembling, "compile_blocks", lambda blocks: asked.update(compiled=len(blocks)))
+        return seen_in(assemble(parts, folder, listeners=(), stop=Stop()), parts, asked, checked)
+
+
+def seen_in(made: tuple[Run, EventLog, Saver], parts: Parts, asked: dict[str, Any], checked: Recipe) -> dict[str, Any]:
+    run, log, save = made
     state, optimizer = run.state, run.state.optimizers["model"]
     block = state.module.layers[0]
     steps, evaluate, sample, saves = run.events
@@ -282,7 +306,6 @@ def visible(recipe: Options, folder: Path) -> dict[str, Any]:
         "precision": parts.precision,
         "threads": torch.get_num_threads(),
         "recompute": isinstance(block.forward, functools.partial),
-        "compiled": block._compiled_call_impl is not None,
         "intervals": [steps.every, evaluate.every, sample.every, saves.every],
         "kept": [save.events.keep, save.events.keep_every],
         "stopping": evaluate.stopping and evaluate.stopping.model_dump(),
@@ -290,10 +313,9 @@ def visible(recipe: Options, folder: Path) -> dict[str, Any]:
         "guard": run.guard.options.model_dump(),
         "plan": {name: plan[name] for name in ("steps", "tokens", "disk_bytes", "epochs")} | {"c": plan.get("cost")},
     }
-    if not seen["compiled"]:
-        seen |= {"evaluation": evaluate.evaluate(), "samples": sample.sample()}
+    sample.sample()
     log.close()
-    return seen
+    return seen | {"evaluation": evaluate.evaluate(), "asked": asked}
 
 
 @pytest.fixture(scope="module")

@@ -25,7 +25,8 @@ from groundup.run.entry import read_recipe
 from groundup.run.rehearse import rehearse
 from groundup.run.train import Result, train_recipe
 
-WORDS = ["the", "a", "cat", "dog", "house", "tree", "runs", "sees", "finds", "big", "small", "red", "blue", "under", "over", "and", "then", "slowly", "never"]
+VOCABULARY = "the a cat dog house tree runs sees finds big small red blue under over and then slowly never"
+WORDS = VOCABULARY.split()
 Options = dict[str, Any]
 
 

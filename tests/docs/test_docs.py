@@ -135,8 +135,7 @@ def test_both_readmes_have_the_same_shape() -> None:
 
 def test_both_readmes_show_the_same_code() -> None:
     english, chinese = (
-        [fence for fence in fences(page.read_text(encoding="utf-8")) if fence.language != "text"]
-        for page in READMES
+        [fence for fence in fences(page.read_text(encoding="utf-8")) if fence.language != "text"] for page in READMES
     )
     assert english == chinese
 

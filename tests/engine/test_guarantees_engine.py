@@ -373,7 +373,7 @@ def test_R5_a_signal_finishes_the_step_and_saves(
     process = start_command(endless, tmp_path)
     grown(process, tmp_path / "run" / "events.jsonl", 6)
     process.send_signal(number)
-    said, _ = process.communicate(timeout=60)
+    said, _ = process.communicate(timeout=300)
     assert process.returncode == code, said
     assert "Traceback" not in said and "--resume" in said
     end = events(tmp_path / "run")[-1]
@@ -406,7 +406,7 @@ def test_R5_two_interrupts_of_a_command(endless: Options, tmp_path: Path) -> Non
     grown(process, tmp_path / "run" / "events.jsonl", 8)
     process.send_signal(signal.SIGINT)
     process.send_signal(signal.SIGINT)
-    process.communicate(timeout=60)
+    process.communicate(timeout=300)
     assert process.returncode == 130
     found = checkpoint.newest(tmp_path / "run" / "checkpoints")
     assert found.step and not checkpoint.verify(found.path)

@@ -81,7 +81,7 @@ def fork(action: Callable[[], None]) -> int:
     try:
         action()
         code = 0
-    except BaseException:
+    except BaseException:  # noqa: BLE001 - the outermost edge of the child
         import traceback
 
         traceback.print_exc()

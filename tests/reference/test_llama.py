@@ -36,12 +36,12 @@ def pair(*, tied: bool, query_key_norm: bool, window: int | None) -> tuple[Llama
     )  # fmt: skip
     ours = Llama(options)
     ours.initialise(torch.Generator().manual_seed(3))
-    shared = dict(
-        vocab_size=97, hidden_size=48, num_hidden_layers=3, num_attention_heads=6, num_key_value_heads=2,
-        head_dim=8, intermediate_size=80, rms_norm_eps=1e-5, max_position_embeddings=40,
-        tie_word_embeddings=tied, rope_theta=5000.0,
-        rope_parameters={"rope_type": "default", "rope_theta": 5000.0}, attn_implementation="eager",
-    )  # fmt: skip
+    shared = {
+        "vocab_size": 97, "hidden_size": 48, "num_hidden_layers": 3, "num_attention_heads": 6,
+        "num_key_value_heads": 2, "head_dim": 8, "intermediate_size": 80, "rms_norm_eps": 1e-5,
+        "max_position_embeddings": 40, "tie_word_embeddings": tied, "rope_theta": 5000.0,
+        "rope_parameters": {"rope_type": "default", "rope_theta": 5000.0}, "attn_implementation": "eager",
+    }  # fmt: skip
     if query_key_norm:
         config = transformers.Qwen3Config(**shared, use_sliding_window=False)
         theirs = transformers.Qwen3ForCausalLM(config)

@@ -25,6 +25,7 @@ def chat(arguments: argparse.Namespace) -> int:
     from groundup import load
 
     loaded = load(arguments.model)
+    loaded.require_chat()
     talk = Talk(loaded, arguments.system or "", sampling_options(arguments), Painter())
     return talk.run(input)
 

@@ -50,7 +50,7 @@ def write_fixed(path: Path, recipe: Any) -> Path:
 
 def show(numbers: dict[str, Any], painter: Painter) -> None:
     """The plan as two small tables."""
-    parts = [[part["name"], format_count(part["parameters"])] for part in grouped(numbers["parts"])]
+    parts = [[part["name"], format_count(part["parameters"])] for part in numbers["parts"]]
     painter.print(table([*parts, ["all", format_count(numbers["parameters"])]], ["parameters", ""], align="<>"))
     painter.print()
     memory = [[name, format_bytes(size)] for name, size in numbers["memory"].items()]
@@ -66,16 +66,8 @@ def show(numbers: dict[str, Any], painter: Painter) -> None:
         ["disk", format_bytes(numbers["disk_bytes"])],
     ]
     if "cost" in numbers:
-        rows.append(["cost", f"{numbers['cost']:.2f}"])
+        rows.append(["cost", f"{numbers['cost']:.2g}"])
     painter.print(table(rows, ["run", ""]))
-
-
-def grouped(parts: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The layers as one line, however many there are."""
-    layers = [part["parameters"] for part in parts if part["name"].startswith("layers.")]
-    rest = [part for part in parts if not part["name"].startswith("layers.")]
-    kinds = len(layers)
-    return [*rest, {"name": f"layers ({kinds} kinds of part)", "parameters": sum(layers)}] if layers else rest
 
 
 def advise(lacking: str, numbers: dict[str, Any], painter: Painter) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import sys
 from typing import Any
 
@@ -16,6 +17,7 @@ def train(arguments: argparse.Namespace) -> int:
 
     painter = Painter(sys.stderr) if arguments.json else Painter()
     progress = Progress(painter)
+    progress.say("preparing …" if painter.unicode else "preparing ...")
     result = run(
         arguments.recipe,
         arguments.overrides,
@@ -35,7 +37,9 @@ def train(arguments: argparse.Namespace) -> int:
     painter.print(f"{result.outcome} after {result.steps} steps, {format_duration(result.seconds)} of training")
     painter.print(f"  report    {where}/report.html")
     if result.outcome == "stopped":
-        painter.print(f"  go on     groundup train {arguments.recipe} --out {where} --resume")
+        painter.print(f"  go on     groundup train {where}/recipe.yaml --out {where} --resume")
+    elif (result.folder / "model" / "chat.json").exists():
+        painter.print(f"  try it    groundup chat {where}")
     else:
         painter.print(f"  try it    groundup generate {where} --prompt TEXT")
     return result.exit_code
@@ -100,8 +104,7 @@ class Progress:
     def _evaluate(self, line: dict[str, Any]) -> None:
         shown = []
         for name, value in line["metrics"].items():
-            low, high = line["intervals"].get(name, (value, value))
-            shown.append(f"{name} {value:.4f} [{low:.4f}, {high:.4f}]")
+            shown.append(f"{name} {value:.4f} {interval_text(*line['intervals'][name])}")
         self.say(f"step {line['step']} {line['data']}: " + ", ".join(shown))
 
     def _sample(self, line: dict[str, Any]) -> None:
@@ -111,6 +114,13 @@ class Progress:
 
     def _guard(self, line: dict[str, Any]) -> None:
         self.say(f"guard at step {line['step']}: {line['kind']} {json.dumps(line['detail'])}")
+
+
+def interval_text(low: float | None, high: float | None) -> str:
+    """`[low, high]`, or a word where there was too little to draw from."""
+    if low is None or high is None or math.isnan(low) or math.isnan(high):
+        return "(one unit: no interval)"
+    return f"[{low:.4f}, {high:.4f}]"
 
 
 def show_evaluations(evaluations: list[dict[str, Any]], painter: Painter) -> None:
@@ -126,7 +136,7 @@ def show_evaluations(evaluations: list[dict[str, Any]], painter: Painter) -> Non
             line["metric"],
             "" if line["before"] is None else f"{line['before']:.4f}",
             f"{line['after']:.4f}",
-            f"[{line['low']:.4f}, {line['high']:.4f}]",
+            interval_text(line["low"], line["high"]),
             line.get("verdict", ""),
         ]
         for line in evaluations

@@ -66,7 +66,8 @@ def _look(path: Path) -> tuple[list[Found], list[Found]]:
     checkpoints = [_folder(folder) for folder in checkpoint_folders(root)]
     others = [_folder(path / "model")] if (path / "model").is_dir() else []
     for pattern in ("index.json", "*/index.json", "data/*/index.json"):
-        others += [_data(index.parent) for index in sorted(path.glob(pattern))]
+        # the cleaned texts have an index of their own, which is not one of shards
+        others += [_data(index.parent) for index in sorted(path.glob(pattern)) if index.parent.name != "clean"]
     return checkpoints, others
 
 

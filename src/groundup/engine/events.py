@@ -63,6 +63,14 @@ class EventLog:
         self.file.truncate(min(offset, self.offset))  # never longer: that would fill it with zeros
         self.file.seek(0, os.SEEK_END)
 
+    def replay_start(self) -> None:
+        """Show the listeners the run's first line; called on a resume, which writes no second one."""
+        with self.path.open("rb") as file:
+            first = json.loads(file.readline() or b"{}")
+        if first.get("event") == "start":
+            for listener in self.listeners:
+                listener(first)
+
     def close(self) -> None:
         """Close the file."""
         self.file.close()

@@ -137,6 +137,10 @@ class _Check:
                     "E-RECIPE-035", f"data.sources.{name}", f"data.sources.{name} names no files",
                     "a source without files gives no rows", f"set data.sources.{name}.files=[…]",
                 )  # fmt: skip
+        if given == ["prepared"] and self.recipe.tokenizer is not None:
+            yield self.unused(
+                "tokenizer", "data.prepared brings the tokenizer that its ids were made with", "remove it"
+            )
         if given == ["prepared"] and data.workers:
             yield self.unused("data.workers", "data.prepared is already prepared", "remove data.workers")
 
@@ -148,7 +152,10 @@ class _Check:
                 "E-RECIPE-036", "budget",
                 f"exactly one of {', '.join(BUDGETS)} says how long to train; "
                 + (f"{', '.join(given)} are set" if given else "none is set"),
-                "the number of steps is derived from it", "set budget.minutes=10",
+                "the number of steps is derived from it",
+                " ".join(f"budget.{name}=null" for name in given[:-1]) + f"   (keeps budget.{given[-1]})"
+                if given
+                else "set budget.minutes=10",
             )  # fmt: skip
         context, rows = self.context(), budget.micro_batch
         tokens = budget.tokens_per_step

@@ -207,9 +207,9 @@ def verdict(metric: str, before: float | None, after: float | None, low: float |
 
 
 def headline(summary: dict[str, Any]) -> dict[str, Any] | None:
-    """The one metric that stands for a run: held-out bits per byte, else loss, else the first evaluation."""
+    """The one metric that stands for a run: held-out bits per byte, else a loss, else the last evaluation."""
     rows = mappings(summary["evaluations"])
-    for wanted in ("bits_per_byte", "loss"):
+    for wanted in ("bits_per_byte", "loss", "answer_loss"):
         for row in reversed(rows):
             if row["metric"] == wanted and row["after"] is not None:
                 return row

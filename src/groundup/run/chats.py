@@ -36,6 +36,7 @@ class PreparedChats:
     template: ChatTemplate
     train: list[Conversation]
     held_out: list[AnswerExample]
+    questions: list[str]
     ledger: dict[str, Any]
     bytes_per_target: float
     shown: list[Rendered] = field(default_factory=list)
@@ -109,9 +110,9 @@ def prepare_chats(
     card |= {"template": template.digest, "tokenizer": tokenizer.digest, "files": data.files}
     if folder is not None:
         _write(folder, card, aside)
-    held = _examples(held_rows, template, tokenizer, context)
+    held, questions = _examples(held_rows, template, tokenizer, context)
     per_target = trained_bytes / max(1, targets)
-    return PreparedChats(tokenizer, template, train, held, card, per_target, rendered[:show])
+    return PreparedChats(tokenizer, template, train, held, questions, card, per_target, rendered[:show])
 
 
 def plain(messages: Sequence[Message]) -> list[dict[str, Any]]:
@@ -144,22 +145,18 @@ def _without(rows: list[Row], held: list[Row], ledger: ChatLedger) -> list[Row]:
 
 def _examples(
     rows: list[Row], template: ChatTemplate, tokenizer: Tokenizer, context: int
-) -> list[AnswerExample]:
-    """Held-out conversations with their last answer as the reference; those that do not fit are left out."""
+) -> tuple[list[AnswerExample], list[str]]:
+    """Held-out conversations with their last answer as the reference, and what was asked last in each; those
+    that do not fit are left out."""
     whole = template.render_batch([plain(row.messages) for row in rows], tokenizer, train_on="last")
-    asked = template.render_batch(
-        [plain(row.messages[:-1]) for row in rows], tokenizer, add_generation_prompt=True
-    )
-    return [
-        AnswerExample(
-            prompt=list(question.ids),
-            ids=np.array(answered.ids, dtype=np.int64),
-            learn=np.array(answered.trainable),
-            reference=row.messages[-1]["content"],
-        )
-        for row, answered, question in zip(rows, whole, asked, strict=True)
-        if len(answered.ids) <= context and any(answered.trainable)
-    ]
+    asked = template.render_batch([plain(row.messages[:-1]) for row in rows], tokenizer, add_generation_prompt=True)
+    examples, questions = [], []
+    for row, answered, question in zip(rows, whole, asked, strict=True):
+        if len(answered.ids) <= context and any(answered.trainable):
+            ids, learn = np.array(answered.ids, dtype=np.int64), np.array(answered.trainable)
+            examples.append(AnswerExample(list(question.ids), ids, learn, row.messages[-1]["content"]))
+            questions.append(row.messages[-2]["content"] if len(row.messages) > 1 else "")
+    return examples, questions
 
 
 def _write(folder: Path, card: dict[str, Any], aside: list[SetAside]) -> None:

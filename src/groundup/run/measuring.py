@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -146,9 +147,9 @@ def sample_prompts(parts: Parts) -> list[tuple[str, list[int]]]:
         if given:
             messages = [[{"role": "user", "content": prompt}] for prompt in given]
             rendered = parts.chats.template.render_batch(messages, tokenizer, add_generation_prompt=True)
-            return [(prompt, list(one.ids)) for prompt, one in zip(given, rendered, strict=True)]
-        chosen = parts.chats.held_out[:NUM_PROMPTS]
-        return [(tokenizer.decode(example.prompt), example.prompt) for example in chosen]
+            return [(f"{prompt}\n", list(one.ids)) for prompt, one in zip(given, rendered, strict=True)]
+        pairs = zip(parts.chats.questions, parts.chats.held_out, strict=True)
+        return [(f"{question}\n", example.prompt) for question, example in itertools.islice(pairs, NUM_PROMPTS)]
     assert parts.texts is not None
     if given:
         return [(prompt, [tokenizer.begin_id, *tokenizer.encode(prompt)]) for prompt in given]

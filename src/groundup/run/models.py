@@ -180,10 +180,11 @@ def load_weights(model: nn.Module, tensors: dict[str, Tensor]) -> None:
 def parameter_parts(model: nn.Module) -> list[dict[str, Any]]:
     """Parameters by part, tied ones counted once: [{name, parameters}]."""
     counts: dict[str, int] = {}
+    layers = 1 + max((int(n.split(".")[1]) for n, _ in model.named_parameters() if n.startswith("layers.")), default=0)
     for name, parameter in model.named_parameters():
         part = name.split(".")[0]
         if part == "layers":
-            part = f"layers.{name.split('.')[2]}"
+            part = f"{layers} × {name.split('.')[2]}"
         counts[part] = counts.get(part, 0) + parameter.numel()
     return [{"name": name, "parameters": count} for name, count in counts.items()]
 

@@ -74,7 +74,7 @@ def fine_tuning(minutes: float, base: Path, train: Path, held_out: Path) -> dict
         "model": {"init_from": str(base)},
         "data": {"kind": "chat", "files": [str(train)], "held_out_files": [str(held_out)]},
         "optim": {"model": {"kind": "muon"}},
-        "budget": {"minutes": round(minutes * FINETUNE_SHARE, 4), "tokens_per_step": 4096},
+        "budget": {"minutes": round(minutes * FINETUNE_SHARE, 4), "tokens_per_step": 2048},
     }
 
 

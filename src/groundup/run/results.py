@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from groundup.evaluation import METRICS, AnswerScores, TextScores, measure
+from groundup.evaluation import METRICS, AnswerScores, Interval, TextScores, measure
 from groundup.evaluation.compare import compare
 from groundup.models.llama import Llama
 from groundup.run.measuring import (
@@ -81,9 +81,16 @@ def score_all(module: torch.nn.Module, parts: Parts, *, final: bool) -> Scores:
     return Scores(by_data, partial=not final)
 
 
+def outside(before: float, after: Interval, higher_is_better: bool) -> str:
+    """The verdict where the units differ: whether the earlier value lies outside the later interval."""
+    if not (after.low <= before <= after.high):
+        return "better" if (after.value > before) == higher_is_better else "worse"
+    return "within noise"
+
+
 def evaluations(stage: str, before: Scores, after: Scores) -> list[dict[str, Any]]:
     """[{stage, data, metric, before, after, low, high, verdict}]: low and high are the 95 % interval of
-    `after`; the verdict is there when both were measured on the same units."""
+    `after`; the verdict is by the paired bootstrap where both were measured on the same units."""
     lines = []
     for data, scores in after.by_data.items():
         names = TEXT_METRICS if isinstance(scores, TextScores) else ANSWER_METRICS
@@ -101,5 +108,7 @@ def evaluations(stage: str, before: Scores, after: Scores) -> list[dict[str, Any
             if name in verdicts:
                 change = verdicts[name].difference
                 line |= {"verdict": verdicts[name].verdict, "change": [change.low, change.high]}
+            elif line["before"] is not None:
+                line["verdict"] = outside(line["before"], interval, METRICS[name].higher_is_better)
             lines.append(line)
     return lines

@@ -9,6 +9,7 @@ from groundup.errors import GroundupError
 from groundup.recipe import difference, format_difference, load
 from groundup.recipe.difference import Change
 from groundup.recipe.tree import Recipe
+from groundup.recipe.yaml import dotted
 
 SOURCE, RESOLVED = "recipe.source.yaml", "recipe.yaml"
 ARCHITECTURE = ("model", "tokenizer", "data", "objective", "seed")
@@ -40,7 +41,8 @@ def reconcile(
     if fixed:
         raise GroundupError(
             "E-RUN-003",
-            f"the recipe changed in {len(fixed)} fields that a resume cannot change",
+            "the recipe changed where a resume cannot follow: "
+            + ", ".join(dotted(change.path) for change in fixed),
             where=shown,
             why="model, data and seed decide what the weights are and which rows come next, and the optimizer's "
             "kind and the average what a checkpoint holds",
@@ -50,7 +52,7 @@ def reconcile(
     if not accept_changes:
         raise GroundupError(
             "E-RUN-004",
-            f"the recipe changed in {len(changes)} fields since the run began",
+            "the recipe changed since the run began: " + ", ".join(dotted(change.path) for change in changes),
             where=shown,
             why="a resume with other settings is no longer the same run",
             fix="put them back, or add --accept-changes to go on with the new values",

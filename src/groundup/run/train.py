@@ -199,6 +199,7 @@ def _resume(run: Run, save: Saver, folder: Path, say: Say) -> bool:
     saved = checkpoint.load(found.path)
     restore(run, saved)
     save.resumed(saved, found.path)
+    save.log.replay_start()
     say(f"resuming after step {found.step}")
     return True
 

@@ -20,7 +20,7 @@ from tokenizers import Regex, models, pre_tokenizers, trainers
 from groundup.errors import GroundupError
 from groundup.text import layout
 from groundup.text.alphabet import CHARACTER_OF_BYTE, spell
-from groundup.text.options import SPECIALS, TokenizerOptions, check_options
+from groundup.text.options import SMALLEST_VOCABULARY, SPECIALS, TokenizerOptions, check_options
 from groundup.text.tokenizer import Tokenizer, refuse_surrogates
 
 SEED_SIZE = 2  # the unigram vocabulary starts from this many times the pieces that are asked for
@@ -88,7 +88,11 @@ def _too_little_text(measured: _Texts, options: TokenizerOptions, asked: int, re
         where=f"{measured.documents} documents, {measured.bytes} bytes",
         why=f"a token must occur at least {_frequency(options)} times to be worth learning; a vocabulary of "
         f"{asked} takes at the very least {least} bytes of text of this sort",
-        fix=f"ask for a vocabulary of at most {reached}, or give more text"
+        fix=(
+            f"ask for a vocabulary of at most {reached}, or give more text"
+            if reached >= SMALLEST_VOCABULARY[options.kind]
+            else "give more text, or use the kind char or byte, which need none"
+        )
         + (", or set tokenizer.minimum_frequency=1" if _frequency(options) > 1 else ""),
     )
 
