@@ -119,7 +119,7 @@ KINDS = ["adamw", "sgd", "muon"]
 SCHEDULES = ["constant", "linear", "cosine", "warmup_stable_decay"]
 
 
-@pytest.mark.parametrize(("kind", "schedule"), zip([*KINDS, "muon"], SCHEDULES))
+@pytest.mark.parametrize(("kind", "schedule"), list(zip([*KINDS, "muon"], SCHEDULES)))
 def test_every_optimizer_and_schedule_resumes_bitwise(
     straight: tuple[Options, Path], tmp_path: Path, kind: str, schedule: str
 ) -> None:

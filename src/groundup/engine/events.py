@@ -101,6 +101,7 @@ class LogSteps:
     Args:
         log: where to write.
         every: interval in steps.
+        steps: length of the run; its last step gets a line in any case.
         ledger: gives the stream's token counts so far.
         bytes_per_target: of the training text, for bits per byte; None where bytes mean nothing.
         flops_per_token: of forward and backward, for the share of the ceiling.
@@ -113,13 +114,14 @@ class LogSteps:
         log: EventLog,
         *,
         every: int,
+        steps: int,
         ledger: Callable[[], dict[str, int]],
         bytes_per_target: float | None,
         flops_per_token: float,
         ceiling: float,
         memory: Callable[[], int],
     ) -> None:
-        self.log, self.every, self.ledger, self.memory = log, every, ledger, memory
+        self.log, self.every, self.steps, self.ledger, self.memory = log, every, steps, ledger, memory
         self.bytes_per_target, self.flops_per_token, self.ceiling = bytes_per_target, flops_per_token, ceiling
         self.total, self.weight, self.norm = 0.0, 0.0, 0.0
         self.since = (0.0, 0)  # seconds and tokens at the last line; only the clock depends on it
@@ -130,7 +132,7 @@ class LogSteps:
             self.total += last.loss * last.weight
             self.weight += last.weight
             self.norm = last.norm
-        if state.step % self.every or not self.weight:
+        if (state.step % self.every and state.step < self.steps) or not self.weight:
             return
         counts = self.ledger()
         loss = self.total / self.weight

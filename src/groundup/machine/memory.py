@@ -7,8 +7,11 @@ elsewhere a thread samples. torch is imported only for an accelerator.
 
 from __future__ import annotations
 
+import ctypes
+import gc
 import sys
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING
@@ -61,6 +64,29 @@ def reset_peak(control: Path = Path("/proc/self/clear_refs")) -> bool:
     for tracker in _active:  # a stretch of work that began earlier keeps the peak that was just wiped
         tracker.note(peak)
     return True
+
+
+def release_memory() -> int:
+    """Give what was freed back to the system where it can be asked to, and return the bytes still held.
+
+    An allocator keeps freed memory for later; a plan that starts from what the process holds would count
+    it twice.
+    """
+    gc.collect()
+    if sys.platform == "linux":
+        trim = _malloc_trim()
+        if trim is not None:
+            trim(0)
+    return current_memory_bytes()
+
+
+def _malloc_trim() -> Callable[[int], int] | None:
+    """glibc's malloc_trim; None with another C library."""
+    try:
+        function: Callable[[int], int] = ctypes.CDLL(None).malloc_trim
+    except (AttributeError, OSError):
+        return None
+    return function
 
 
 class PeakMemory:

@@ -225,6 +225,7 @@ def _events(run: Run, parts: Parts, log: EventLog, save: Saver) -> list[Any]:
         LogSteps(
             log,
             every=events.log_every or 1,
+            steps=run.steps,
             ledger=lambda: stream.ledger,  # type: ignore[attr-defined]
             bytes_per_target=parts.bytes_per_target,
             flops_per_token=flops_per_token(parts.options, recipe.data.context or 0),

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from groundup.machine.ceiling import choose_precision, resolve_device
+from groundup.machine.memory import release_memory
 from groundup.models.llama import Llama
 from groundup.recipe.resolve import architecture, resolve, resolve_steps
 from groundup.recipe.tree import Recipe
@@ -20,7 +21,7 @@ from groundup.run.rehearse import available_memory, foresee, foresee_memory, reh
 from groundup.run.texts import DEFAULT_VOCABULARY, Say
 
 
-def plan_of(parts: Parts, seconds_per_step: float) -> dict[str, Any]:
+def plan_of(parts: Parts, seconds_per_step: float, process: int) -> dict[str, Any]:
     """The plan of a recipe whose steps are settled.
 
     Returns:
@@ -28,7 +29,7 @@ def plan_of(parts: Parts, seconds_per_step: float) -> dict[str, Any]:
         and cost where a price is known.
     """
     recipe = parts.recipe
-    memory = foresee_memory(parts)
+    memory = foresee_memory(parts, process)
     steps = recipe.budget.steps or 1
     seconds = steps * seconds_per_step
     plan: dict[str, Any] = {
@@ -89,7 +90,7 @@ def foresee_plan(recipe: Recipe) -> Plan:
     base = load_described(Path(recipe.model.init_from))[0] if recipe.model.init_from else None
     resolved = resolve(recipe, device=device.type, base=base.options if base else None)
     options = base.options if base else architecture(resolved.model, expected_vocabulary(recipe))
-    needed = foresee(resolved, options, choose_precision(recipe.hardware.precision, device).name)
+    needed = foresee(resolved, options, choose_precision(recipe.hardware.precision, device).name, release_memory())
     with torch.device("meta"):
         parts = parameter_parts(Llama(options))
     numbers: dict[str, Any] = {
@@ -118,11 +119,12 @@ def plan_recipe(recipe: Recipe, *, say: Say) -> Plan:
         return plan
     with tempfile.TemporaryDirectory(prefix="groundup-plan-") as folder:
         parts = gather(recipe, Path(folder), say=say)
+        process = release_memory()
         seconds = rehearse(parts).step(accumulate(parts.recipe))
         parts.recipe = resolve_steps(
             parts.recipe, rows_per_epoch=parts.rows_per_epoch, seconds_per_step=seconds
         )
-        numbers = plan_of(parts, seconds)
+        numbers = plan_of(parts, seconds, process)
     numbers |= {name: plan.numbers[name] for name in ("micro_batch", "tokens_per_step")}
     return Plan(numbers, plan.memory_there, plan.disk_there)
 

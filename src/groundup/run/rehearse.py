@@ -80,7 +80,7 @@ def rehearse(parts: Parts, *, seconds: float = ENOUGH_SECONDS) -> Rehearsal:
             gradient, by name.
     """
     recipe, device = parts.recipe, parts.device
-    needed, there = foresee_memory(parts), available_memory(device)
+    needed, there = foresee_memory(parts, current_memory_bytes()), available_memory(device)
     if needed.total - needed.process > there:
         raise out_of_memory(recipe, f"needs {needed.total / 1e9:.1f} GB, {there / 1e9:.1f} GB are free")
     batch = {name: tensor.to(device) for name, tensor in dry_batch(parts).items()}
@@ -173,12 +173,13 @@ def out_of_memory(recipe: Recipe, detail: str = "") -> GroundupError:
     )
 
 
-def foresee_memory(parts: Parts) -> Memory:
-    """Peak memory of the run, without allocating it: the saved activations are counted on the meta device."""
-    return foresee(parts.recipe, parts.options, parts.precision)
+def foresee_memory(parts: Parts, process: int) -> Memory:
+    """Peak memory of the run, without allocating it: the saved activations are counted on the meta device.
+    `process` is what the process holds without the run, in bytes."""
+    return foresee(parts.recipe, parts.options, parts.precision, process)
 
 
-def foresee(recipe: Recipe, options: LlamaOptions, precision: str) -> Memory:
+def foresee(recipe: Recipe, options: LlamaOptions, precision: str, process: int) -> Memory:
     """As `foresee_memory`, from a resolved recipe."""
     with torch.device("meta"):
         model = Llama(options)
@@ -203,7 +204,7 @@ def foresee(recipe: Recipe, options: LlamaOptions, precision: str) -> Memory:
         optimizer=optimizer,
         activations=activations,
         workspace=max(loss, 4 * wide, update, largest),
-        process=current_memory_bytes(),
+        process=process,
     )
 
 

@@ -24,7 +24,7 @@ from groundup.engine.events import EventLog, Listener
 from groundup.engine.loop import Run, train
 from groundup.engine.stop import EXIT_CODES, Stop
 from groundup.errors import GroundupError
-from groundup.machine.memory import PeakMemory
+from groundup.machine.memory import PeakMemory, release_memory
 from groundup.recipe import digest, to_yaml
 from groundup.recipe.resolve import preset_difference, resolve_steps
 from groundup.recipe.tree import Recipe
@@ -111,16 +111,16 @@ def _begin(recipe: Recipe, folder: Path, *, resume: bool, accept_changes: bool, 
         settled = reconcile(recipe, folder, accept_changes=accept_changes, say=say)
     parts = gather(settled or recipe, folder, say=say)
     if settled is not None and settled.budget.steps is not None:
-        rehearsal, seconds = None, None
         parts.recipe = resolve_steps(parts.recipe, rows_per_epoch=parts.rows_per_epoch, seconds_per_step=1.0)
     else:
         parts.recipe = decide_compile(parts)
-        rehearsal = rehearse(parts)
-        seconds = rehearsal.step(accumulate(parts.recipe))
+        process = release_memory()
+        seconds = rehearse(parts).step(accumulate(parts.recipe))
+        release_memory()
         parts.recipe = resolve_steps(
             parts.recipe, rows_per_epoch=parts.rows_per_epoch, seconds_per_step=seconds
         )
-        write_json(folder / PLAN_FILE, {"predicted": plan_of(parts, seconds)})
+        write_json(folder / PLAN_FILE, {"predicted": plan_of(parts, seconds, process)})
     if settled is None or accept_changes:
         # The given recipe first: without the resolved one a killed start counts as none.
         write_whole(folder / SOURCE_FILE, to_yaml(recipe))
