@@ -66,6 +66,15 @@ def prepared(straight: tuple[Options, Path], **changes: Any) -> Options:
     return changed(recipe, data=data, tokenizer=None, **changes)
 
 
+def test_G1_the_same_recipe_twice_is_bitwise_equal(straight: tuple[Options, Path], tmp_path: Path) -> None:
+    recipe, folder = straight
+    run(recipe, tmp_path / "run")
+    assert_same(outcome(tmp_path / "run"), outcome(folder))
+    run(changed(recipe, seed=2), tmp_path / "other")
+    with pytest.raises(AssertionError):
+        assert_same(outcome(tmp_path / "other"), outcome(folder))
+
+
 def test_G2_stopped_and_resumed_is_bitwise_equal(straight: tuple[Options, Path], tmp_path: Path) -> None:
     recipe, folder = straight
     stopped = run(recipe, tmp_path / "run", listeners=(at("step", 7, terminate),))

@@ -50,7 +50,7 @@ class Progress:
 
     def __init__(self, painter: Painter) -> None:
         self.painter = painter
-        self.steps, self.next_save = 0, 0
+        self.steps, self.save_every = 0, 0
         self.moving = False
 
     def say(self, line: str) -> None:
@@ -75,7 +75,7 @@ class Progress:
         show(line)
 
     def _start(self, line: dict[str, Any]) -> None:
-        self.steps = line["steps"]
+        self.steps, self.save_every = line["steps"], line.get("save_every") or 0
         self.say(
             f"training {line['parameters'] / 1e6:.2f} M parameters for {line['steps']} steps of "
             f"{line['tokens_per_step']:,} tokens in {line['precision']}, compile {line['compile']}"
@@ -93,6 +93,7 @@ class Progress:
             f"{clock['tokens_per_second']:,.0f} tok/s",
             f"{clock['ceiling_share']:.0%} of peak",
             f"{format_duration(left)} left",
+            f"save at {min(total, (done // self.save_every + 1) * self.save_every)}" if self.save_every else "",
         ]
         text = " · ".join(part for part in parts if part) if self.painter.unicode else "  ".join(filter(None, parts))
         if self.painter.interactive:

@@ -262,6 +262,7 @@ def _log_start(log: EventLog, parts: Parts) -> None:
         tokens_per_step=recipe.budget.tokens_per_step,
         precision=parts.precision,
         compile=recipe.hardware.compile,
+        save_every=recipe.events.save_every,
     )
 
 
