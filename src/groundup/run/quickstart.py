@@ -21,7 +21,7 @@ from groundup.run.train import RESULTS_FILE, Result, train_recipe, write_json
 
 Say = Callable[[str], None]
 
-PRETRAIN_SHARE, FINETUNE_SHARE = 0.55, 0.25
+PRETRAIN_SHARE, FINETUNE_SHARE = 0.42, 0.32
 """Of the minutes asked for; the rest is reading, measuring and the report."""
 USUAL_MINUTES, USUAL_DEPTH = 6.0, 4
 SAMPLE_QUESTIONS = 3
@@ -64,6 +64,7 @@ def pretraining(minutes: float, files: list[str], *, own_text: bool, depth: int 
         },
         "optim": {"model": {"kind": "muon"}},
         "budget": {"minutes": round(minutes * PRETRAIN_SHARE, 4), "tokens_per_step": 2048},
+        "events": {"evaluate_tokens": 16384},
     }
 
 
@@ -75,6 +76,7 @@ def fine_tuning(minutes: float, base: Path, train: Path, held_out: Path) -> dict
         "data": {"kind": "chat", "files": [str(train)], "held_out_files": [str(held_out)]},
         "optim": {"model": {"kind": "muon"}},
         "budget": {"minutes": round(minutes * FINETUNE_SHARE, 4), "tokens_per_step": 2048},
+        "events": {"evaluate_tokens": 8192},
     }
 
 
