@@ -160,8 +160,8 @@ def test_explain_prints_the_catalogue(capsys: pytest.CaptureFixture[str]) -> Non
     assert all(code in shown for code in CATALOGUE)
     assert main(["explain", "E-USE-001", "--json"]) == 0
     assert json.loads(capsys.readouterr().out) == {"E-USE-001": CATALOGUE["E-USE-001"]}
-    assert main(["explain", "E-USE-01"]) == 2
-    assert "did you mean E-USE-001?" in capsys.readouterr().err
+    assert main(["explain", "E-MACHINE-0001"]) == 2
+    assert "did you mean E-MACHINE-001?" in capsys.readouterr().err
 
 
 @pytest.fixture

@@ -288,7 +288,7 @@ def seen_in(made: tuple[Run, EventLog, Saver], parts: Parts, asked: dict[str, An
     steps, evaluate, sample, saves = run.events
     assert isinstance(steps, LogSteps) and isinstance(evaluate, Evaluate)
     assert isinstance(sample, Sample) and isinstance(saves, Save)
-    plan = plan_of(parts, 1.0)
+    plan = plan_of(parts, 1.0, 0)
     seen: dict[str, Any] = {
         "folder": str(run_folder(checked, None)),
         "network": parts.options.model_dump(),
