@@ -130,7 +130,7 @@ FLIPS: dict[str, dict[str, Any]] = {
     "budget.micro_batch": {"budget__micro_batch": 4},
     "hardware.precision": {"hardware__precision": "bfloat16"},
     "hardware.compile": {"hardware__compile": "on"},
-    "hardware.threads": {"hardware__threads": 2},
+    "hardware.threads": {"hardware__threads": 3},
     "hardware.recompute": {"hardware__recompute": True},
     "hardware.price_per_hour": {"hardware__price_per_hour": 2.5},
     "events.log_every": {"events__log_every": 3},
