@@ -11,7 +11,7 @@ import torch
 from groundup.api import LoadedModel
 from groundup.engine.events import Listener
 from groundup.machine.ceiling import choose_precision, resolve_device
-from groundup.recipe.check import check
+from groundup.recipe.check import BUDGETS, check
 from groundup.recipe.load import load_with_places
 from groundup.recipe.tree import Recipe
 from groundup.recipe.yaml import dump
@@ -29,9 +29,17 @@ def read_recipe(recipe: str | Path | dict[str, Any], overrides: Sequence[str] = 
         recipe = dump(recipe)
     elif isinstance(recipe, Path) or "\n" not in recipe:
         recipe = Path(recipe).expanduser()
-    loaded, places = load_with_places(recipe, list(overrides), Recipe)
+    loaded, places = load_with_places(recipe, with_one_budget(overrides), Recipe)
     check(loaded, places)
     return loaded
+
+
+def with_one_budget(overrides: Sequence[str]) -> list[str]:
+    """A budget given as an override takes the place of the file's, whatever that one is counted in."""
+    given = [word.partition("=")[0].removeprefix("budget.") for word in overrides if word.startswith("budget.")]
+    if not set(given) & set(BUDGETS):
+        return list(overrides)
+    return [*(f"budget.{name}=null" for name in BUDGETS if name not in given), *overrides]
 
 
 def run_folder(recipe: Recipe, out: str | Path | None) -> Path:

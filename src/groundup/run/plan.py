@@ -119,8 +119,8 @@ def plan_recipe(recipe: Recipe, *, say: Say) -> Plan:
         return plan
     with tempfile.TemporaryDirectory(prefix="groundup-plan-") as folder:
         parts = gather(recipe, Path(folder), say=say)
-        process = release_memory()
         seconds = rehearse(parts).step(accumulate(parts.recipe))
+        process = release_memory()  # now with the libraries that a step loads
         parts.recipe = resolve_steps(
             parts.recipe, rows_per_epoch=parts.rows_per_epoch, seconds_per_step=seconds
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import statistics
 import time
 from dataclasses import asdict, dataclass
 
@@ -23,8 +24,13 @@ from groundup.parallel.blocks import compile_blocks, recompute_blocks
 from groundup.recipe.tree import Recipe
 from groundup.run.assemble import Parts
 
-ENOUGH_SECONDS = 3.0
+ENOUGH_SECONDS = 2.0
 """How long the timing goes on, if a step is short."""
+
+
+MEASURING_BYTES = 3 * 4 * CHUNK_ELEMENTS
+"""An evaluation holds a chunk of logits, its softmax and its losses while the allocator still keeps what
+training used."""
 
 
 @dataclass(frozen=True)
@@ -90,30 +96,31 @@ def rehearse(parts: Parts, *, seconds: float = ENOUGH_SECONDS) -> Rehearsal:
         objective = objective_class(recipe.objective, model)
         optimizer = Optimizer(model, recipe.optim["model"], steps=1)
         context = autocast(parts.precision, device)
-        micro, update, rounds, began = float("inf"), float("inf"), 0, time.perf_counter()
-        while rounds < 2 or (time.perf_counter() - began < seconds and rounds < 50):
+        source = parts.source()
+        micros, updates, began = [], [], time.perf_counter()
+        while len(micros) < 3 or (time.perf_counter() - began < seconds and len(micros) < 50):
             start = time.perf_counter()
+            source.next("model")  # making a batch takes time as well
             with context():
                 loss = objective.loss("model", batch)
             (loss.total / batch["target_BT"].numel()).backward()
             synchronize(device)
             middle = time.perf_counter()
-            if rounds == 0:
+            if not micros:
                 require_gradients(model)
             optimizer.step(0)
             optimizer.zero_grad()
             synchronize(device)
-            if rounds:  # the first round pays for warming up
-                micro = min(micro, middle - start)
-                update = min(update, time.perf_counter() - middle)
-            rounds += 1
+            micros.append(middle - start)
+            updates.append(time.perf_counter() - middle)
     except (MemoryError, RuntimeError) as error:
         if not is_out_of_memory(error):
             raise
         raise out_of_memory(recipe, str(error)) from error
     del model, objective, optimizer, loss
     gc.collect()
-    return Rehearsal(micro, update)
+    # the first round pays for warming up
+    return Rehearsal(statistics.median(micros[1:]), statistics.median(updates[1:]))
 
 
 def available_memory(device: torch.device) -> int:
@@ -203,7 +210,7 @@ def foresee(recipe: Recipe, options: LlamaOptions, precision: str, process: int)
         gradients=weights,
         optimizer=optimizer,
         activations=activations,
-        workspace=max(loss, 4 * wide, update, largest),
+        workspace=max(loss, 4 * wide, update, largest) + MEASURING_BYTES,
         process=process,
     )
 

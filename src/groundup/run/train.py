@@ -114,9 +114,8 @@ def _begin(recipe: Recipe, folder: Path, *, resume: bool, accept_changes: bool, 
         parts.recipe = resolve_steps(parts.recipe, rows_per_epoch=parts.rows_per_epoch, seconds_per_step=1.0)
     else:
         parts.recipe = decide_compile(parts)
-        process = release_memory()
         seconds = rehearse(parts).step(accumulate(parts.recipe))
-        release_memory()
+        process = release_memory()  # now with the libraries that a step loads
         parts.recipe = resolve_steps(
             parts.recipe, rows_per_epoch=parts.rows_per_epoch, seconds_per_step=seconds
         )
