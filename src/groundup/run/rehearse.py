@@ -97,7 +97,9 @@ def rehearse(parts: Parts, *, seconds: float = ENOUGH_SECONDS) -> Rehearsal:
         optimizer = Optimizer(model, recipe.optim["model"], steps=1)
         context = autocast(parts.precision, device)
         source = parts.source()
-        micros, updates, began = [], [], time.perf_counter()
+        micros: list[float] = []
+        updates: list[float] = []
+        began = time.perf_counter()
         while len(micros) < 3 or (time.perf_counter() - began < seconds and len(micros) < 50):
             start = time.perf_counter()
             source.next("model")  # making a batch takes time as well
