@@ -21,7 +21,7 @@ from groundup.run.train import RESULTS_FILE, Result, train_recipe, write_json
 
 Say = Callable[[str], None]
 
-PRETRAIN_SHARE, FINETUNE_SHARE = 0.42, 0.32
+PRETRAIN_SHARE, FINETUNE_SHARE = 0.48, 0.30
 """Of the minutes asked for; the rest is reading, measuring and the report."""
 USUAL_MINUTES, USUAL_DEPTH = 6.0, 4
 SAMPLE_QUESTIONS = 3
