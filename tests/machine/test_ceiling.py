@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -20,10 +21,18 @@ def nothing_measured_yet(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(room, "_measured", {})
 
 
-def test_larger_products_reach_at_least_the_speed_of_tiny_ones() -> None:
-    tiny = room.measure_matrix_products(CPU, torch.float32, 0.05, (8,))
-    large = room.measure_matrix_products(CPU, torch.float32, 0.3, (8, 256))
-    assert 1e6 < tiny < large < 1e16
+def test_the_fastest_of_all_sizes_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    def one_microsecond(work: Callable[[], object], seconds: float, device: torch.device) -> float:
+        work()
+        return 1e-6
+
+    monkeypatch.setattr(room, "fastest", one_microsecond)
+    assert room.measure_matrix_products(CPU, torch.float32, 0.3, (8, 256)) == pytest.approx(2 * 256**3 / 1e-6)
+    assert room.measure_matrix_products(CPU, torch.float32, 0.3, (256, 8)) == pytest.approx(2 * 256**3 / 1e-6)
+
+
+def test_a_real_product_has_a_believable_speed() -> None:
+    assert 1e5 < room.measure_matrix_products(CPU, torch.float32, 0.05, (64,)) < 1e16
 
 
 def test_a_measurement_without_time_still_measures_the_first_size() -> None:
