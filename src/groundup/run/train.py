@@ -41,7 +41,7 @@ from groundup.run.assemble import (
 )
 from groundup.run.measuring import answers_of, sample_prompts
 from groundup.run.plan import plan_of
-from groundup.run.rehearse import rehearse
+from groundup.run.rehearse import ENOUGH_SECONDS, rehearse
 from groundup.run.results import Scores, evaluations, score_all
 from groundup.run.resume import reconcile
 
@@ -114,7 +114,9 @@ def _begin(recipe: Recipe, folder: Path, *, resume: bool, accept_changes: bool, 
         parts.recipe = resolve_steps(parts.recipe, rows_per_epoch=parts.rows_per_epoch, seconds_per_step=1.0)
     else:
         parts.recipe = decide_compile(parts)
-        seconds = rehearse(parts).step(accumulate(parts.recipe))
+        # a budget in minutes is turned into steps by this timing; otherwise it only feeds the plan
+        timing = ENOUGH_SECONDS if parts.recipe.budget.minutes is not None else ENOUGH_SECONDS / 4
+        seconds = rehearse(parts, seconds=timing).step(accumulate(parts.recipe))
         process = release_memory()  # now with the libraries that a step loads
         parts.recipe = resolve_steps(
             parts.recipe, rows_per_epoch=parts.rows_per_epoch, seconds_per_step=seconds
