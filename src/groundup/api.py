@@ -32,7 +32,9 @@ from groundup.evaluation import (
     spread_bytes,
 )
 from groundup.inference import Piece, SampleOptions, generate, generate_batch, sample_options
-from groundup.text.tokenizer import StreamDecoder, Tokenizer
+from groundup.models.heads import Headed
+from groundup.text.rows import opening_ids
+from groundup.text.tokenizer import AnyTokenizer, StreamDecoder
 
 if TYPE_CHECKING:
     from groundup.text.chat import ChatTemplate
@@ -70,7 +72,7 @@ class LoadedModel:
         self,
         *,
         model: LanguageModel,
-        tokenizer: Tokenizer,
+        tokenizer: AnyTokenizer,
         chat_template: ChatTemplate | None = None,
         device: torch.device | str = "cpu",
         name: str = "model",
@@ -93,7 +95,7 @@ class LoadedModel:
 
     def stream(self, prompt: str, **options: object) -> Iterator[Piece]:
         """As `generate`, piece by piece; the last piece says how it ended ("stop" or "length")."""
-        return self._pieces([self.tokenizer.begin_id, *self.tokenizer.encode(prompt)], options)
+        return self._pieces(opening_ids(self.tokenizer, self.tokenizer.encode(prompt)), options)
 
     def chat(self, messages: Conversation, **options: object) -> str:
         """The assistant's next turn.
@@ -117,7 +119,7 @@ class LoadedModel:
             self.model,
             prompt,
             sample_options(options),
-            end_id=self.tokenizer.end_id,
+            end_ids=self.tokenizer.end_ids,
             decoder=StreamDecoder(self.tokenizer),
         )
 
@@ -134,6 +136,39 @@ class LoadedModel:
                 exit_code=2,
             )
         return self.chat_template
+
+    def predict(self, texts: Sequence[str]) -> list[dict[str, Any]]:
+        """What a headed model says of each text; see run/predicting.py for the fields by kind of head.
+
+        Raises:
+            GroundupError: E-EVAL-022 for a model that writes text and has no head.
+        """
+        from groundup.run.predicting import predict_rows
+
+        return predict_rows(self._require_head(), self.tokenizer, texts, device=self.device, autocast=self.autocast)
+
+    def predict_files(
+        self, files: Sequence[str | Path], *, column: str | None = None
+    ) -> tuple[list[dict[str, Any]], dict[str, int]]:
+        """`predict` for the rows of files: [{file, line, text, …}], and how many rows were set aside for what."""
+        from groundup.run.predicting import read_texts
+
+        self._require_head()
+        rows, aside = read_texts(files, column)
+        said = self.predict([row["text"] for row in rows])
+        return [row | answer for row, answer in zip(rows, said, strict=True)], aside
+
+    def _require_head(self) -> Headed:
+        if isinstance(self.model, Headed):
+            return self.model
+        raise GroundupError(
+            code="E-EVAL-022",
+            what="the model has no head: it gives no labels, numbers or embeddings",
+            where=printable(self.name),
+            why="predictions are made by a head that was trained on labelled rows",
+            fix="train one on it: a recipe with data.kind=labelled and model.init_from=" + printable(self.name),
+            exit_code=2,
+        )
 
     def evaluate(
         self,
@@ -205,10 +240,9 @@ class LoadedModel:
 
     def _score_texts(self, texts: Sequence[str]) -> TextScores:
         sizes = [len(text.encode()) for text in texts]
-        begin, end = self.tokenizer.begin_id, self.tokenizer.end_id
         nats, targets = score_documents(
             self.model,
-            [np.array([begin, *ids, end]) for ids in self.tokenizer.encode_batch(list(texts))],
+            [np.array(self.tokenizer.document_ids(ids)) for ids in self.tokenizer.encode_batch(list(texts))],
             context=self.model.context,
             stride=max(1, self.model.context // 2),
             parts=parts_for(sizes),
@@ -221,7 +255,7 @@ class LoadedModel:
     def _score_answers(self, examples: Sequence[AnswerExample], max_tokens: int, write: bool) -> AnswerScores:
         def answer(prompts: list[list[int]]) -> list[tuple[str, bool]]:
             options = SampleOptions(max_tokens=max_tokens)
-            results = generate_batch(self.model, prompts, options, end_id=self.tokenizer.end_id)
+            results = generate_batch(self.model, prompts, options, end_ids=self.tokenizer.end_ids)
             return [(self.tokenizer.decode(r.ids), r.finish == "stop") for r in results]
 
         return score_answers(

@@ -6,7 +6,7 @@ Shapes: B rows, T positions, D width, H heads, K head size, V vocabulary.
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 from torch import Tensor
 
@@ -87,6 +87,17 @@ class LanguageModel(Protocol):
         ...
 
 
+@runtime_checkable
+class RoutedModel(Protocol):
+    """A decoder that sends tokens through experts and can say how evenly it uses them."""
+
+    def hidden_and_balance(
+        self, tokens_BT: Tensor, position_BT: Tensor | None = None, document_BT: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """The final states (B, T, D), and the balance loss of a token, a scalar."""
+        ...
+
+
 class TextEncoder(Protocol):
     """Text to ids and back. Text that looks like a special token is plain text to `encode`."""
 
@@ -96,6 +107,7 @@ class TextEncoder(Protocol):
 
     def encode(self, text: str) -> list[int]: ...
     def encode_batch(self, texts: list[str]) -> list[list[int]]: ...
+    def document_ids(self, ids: list[int]) -> list[int]: ...
     def decode(self, ids: list[int], *, skip_specials: bool = True) -> str: ...
 
 

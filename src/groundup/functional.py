@@ -5,10 +5,12 @@ Shapes: N targets, B rows, T positions, D width, V vocabulary, H heads.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from groundup.contract import IGNORE
 
@@ -154,19 +156,20 @@ def rotate_pairs(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     return _Rotate.apply(x, cos.to(x.dtype), sin.to(x.dtype))
 
 
-def attention_mask(document_BT: Tensor, window: int | None = None) -> Tensor:
-    """Which key each query may see, a bool tensor (B, 1, T, T): the same document, not later, and not
-    farther back than `window` positions (sliding window; the query itself counts). A padding position
+def attention_mask(document_BT: Tensor, window: int | None = None, *, causal: bool = True) -> Tensor:
+    """Which key each query may see, a bool tensor (B, 1, T, T): the same document, not later where `causal`, and
+    not farther away than `window` positions (sliding window; the query itself counts). A padding position
     (document -1) sees itself alone, so that no row of a softmax is empty."""
     length = document_BT.shape[1]
     position = torch.arange(length, device=document_BT.device)
     distance = position[:, None] - position[None, :]
-    near = distance >= 0
+    visible = document_BT[:, :, None] == document_BT[:, None, :]
+    if causal:
+        visible &= distance >= 0
     if window is not None:
-        near &= distance < window
-    same = document_BT[:, :, None] == document_BT[:, None, :]
-    padding = (document_BT < 0)[:, :, None]
-    return ((same & near & ~padding) | (distance == 0))[:, None]
+        visible &= distance.abs() < window
+    visible &= (document_BT >= 0)[:, :, None]
+    return (visible | (distance == 0))[:, None]
 
 
 def global_norm(tensors: list[Tensor]) -> Tensor:
@@ -175,3 +178,16 @@ def global_norm(tensors: list[Tensor]) -> Tensor:
         return torch.zeros(())
     norms = torch._foreach_norm([t.detach() for t in tensors], 2)
     return torch.linalg.vector_norm(torch.stack([n.float() for n in norms]))
+
+
+@contextmanager
+def evaluating(model: object) -> Iterator[None]:
+    """The model in evaluation mode (no dropout); exactly the modules that were training train again after."""
+    training = [part for part in model.modules() if part.training] if isinstance(model, nn.Module) else []
+    for part in training:
+        part.training = False
+    try:
+        yield
+    finally:
+        for part in training:
+            part.training = True

@@ -10,7 +10,7 @@ from sources import ROOT, File, files, imports
 CENTRE = ("groundup.contract", "groundup.functional", "groundup.errors")
 COMPOSERS = ("recipe", "run", "cli")  # rooms that put the others together; so do the files at the top
 ALONE = {"contract.py": {"torch"}, "functional.py": {"torch"}, "errors.py": set()}
-IMPORT_NAMES = {"pyyaml": "yaml", "scikit-learn": "sklearn", "pillow": "PIL"}
+IMPORT_NAMES = {"pyyaml": "yaml", "scikit-learn": "sklearn", "pillow": "PIL", "huggingface-hub": "huggingface_hub"}
 
 EXCEPTIONS: dict[tuple[str, str], str] = {
     # (file, module it may import against the rule): the reason

@@ -13,8 +13,9 @@ import pytest
 from pydantic import BaseModel, Field, ValidationError
 
 from groundup.cli import main as entry
+from groundup.cli.arguments import Parser
 from groundup.cli.main import as_fault, dispatch, find_verb, load_verb, main, overview
-from groundup.cli.parsers import VERBS, Parser
+from groundup.cli.parsers import VERBS
 from groundup.errors import CATALOGUE, GroundupError
 
 SMALLEST = {
@@ -35,6 +36,12 @@ SMALLEST = {
     "verify": ["r"],
     "doctor": [],
     "explain": [],
+    "find-lr": ["r.yaml"],
+    "import": ["m.gguf"],
+    "inspect": ["m"],
+    "merge": ["m", "--out", "d"],
+    "export": ["m", "--to", "gguf", "--out", "f.gguf"],
+    "predict": ["m", "--files", "f"],
 }
 
 

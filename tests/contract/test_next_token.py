@@ -45,7 +45,7 @@ from groundup.optim.optimizer import Optimizer, is_hidden_matrix
 from groundup.optim.options import AdamWOptions, MuonOptions, SGDOptions
 from groundup.optim.schedules import ScheduleOptions, factor
 from groundup.parallel.blocks import recompute_blocks
-from groundup.run.assemble import Parts
+from groundup.run.parts import Parts
 
 # ---------------------------------------------------------------- resume
 

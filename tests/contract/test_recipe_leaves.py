@@ -21,6 +21,8 @@ from tests.contract.toy_run import (
     changed,
     chat_file,
     chat_recipe,
+    labelled_recipe,
+    labelled_rows,
     parts_of,
     quick,
     run,
@@ -35,14 +37,13 @@ from groundup.engine.stop import Stop
 from groundup.errors import GroundupError
 from groundup.recipe.tree import Recipe
 from groundup.run import assemble as assembling
-from groundup.run.assemble import Parts, Saver, assemble
+from groundup.run.assemble import Saver, Unfreeze, assemble
 from groundup.run.entry import read_recipe, run_folder
+from groundup.run.parts import Parts
 from groundup.run.plan import plan_of
 
 FILTERS = "each is shown by the tests of the data room, on documents made for it"
 EXCEPTIONS = {
-    "model.family": "there is one family",
-    "objective.kind": "there is one objective",
     "hardware.device": "depends on what the machine has; auto and cpu are the same on most",
     "data:text.workers": "the result is the same for any number, by promise",
     "data:text.max_document_bytes": FILTERS,
@@ -68,6 +69,9 @@ FLIPS: dict[str, dict[str, Any]] = {
     "name": {"name": "another"},
     "seed": {"seed": 9},
     "model.init_from": {"model": {"init_from": "BASE"}, "tokenizer": None},
+    "model.family": {"model__family": "gpt2"},
+    "model.experts": {"model__experts": 3},
+    "model.experts_per_token": {"model__experts_per_token": 1},
     "model.depth": {"model": {"depth": 1}},
     "model.context": {"model__context": 64},
     "model.width": {"model__width": 32},
@@ -107,6 +111,69 @@ FLIPS: dict[str, dict[str, Any]] = {
     "data:chat.columns.response": {"data__columns": {"prompt": "prompt", "response": "prompt"}},
     "data:chat.malformed_limit": {"data__files": ["BROKEN"], "data__malformed_limit": 0.5},
     "data:chat.remove_duplicates": {"data__files": ["TWICE"], "data__remove_duplicates": False},
+    "data:labelled.files": {"data__files": ["OTHER ROWS"]},
+    "data:labelled.test_files": {"data__test_files": ["OTHER ROWS"]},
+    "data:labelled.validation_files": {"data__validation_files": ["OTHER ROWS"]},
+    "data:labelled.task": {"data__task": "multilabel"},
+    "data:labelled.columns.text": {"data__columns": {"text": "second"}},
+    "data:labelled.columns.label": {"data__columns": {"label": "mood"}},
+    "data:labelled.columns.other": {"data__columns": {"other": "second"}},
+    "data:labelled.columns.group": {"data__columns": {"group": "team"}},
+    "data:labelled.columns.candidates": {"data__columns": {"candidates": ["two", "one"]}},
+    "data:labelled.labels": {"data__labels": ["place", "colour", "animal"]},
+    "data:labelled.label_separator": {"data__label_separator": "/"},
+    "data:labelled.minimum_rows_per_label": {"data__minimum_rows_per_label": 10},
+    "data:labelled.malformed_limit": {"data__malformed_limit": 0.5},
+    "data:labelled.max_length": {"data__max_length": 5},
+    "data:labelled.over_long": {"data__over_long": "drop"},
+    "data:labelled.remove_duplicates": {"data__remove_duplicates": True},
+    "data:labelled.split.kind": {"data__split": {"kind": "random"}},
+    "data:labelled.split.leaks": {"data__split": {"leaks": "drop"}},
+    "data:labelled.split.seed": {"data__split": {"seed": 5}},
+    "data:labelled.split.test": {"data__split": {"test": 0.4}},
+    "data:labelled.split.validation": {"data__split": {"validation": 0.4}},
+    "data:labelled.context": {"data__context": 64},
+    "data:labelled.balanced": {"data__balanced": True},
+    "head.pooling": {"head": {"pooling": "first"}},
+    "head.pooler": {"head": {"pooler": True}},
+    "head.dropout": {"head": {"dropout": 0.3}},
+    "head.normalise": {"head": {"normalise": False}},
+    "objective:classify.label_smoothing": {"objective": {"kind": "classify", "label_smoothing": 0.2}},
+    "objective:classify.focal_gamma": {"objective": {"kind": "classify", "focal_gamma": 2.0}},
+    "objective:classify.class_weights": {"objective": {"kind": "classify", "class_weights": {"animal": 2.0}}},
+    "objective:tag.label_smoothing": {"objective": {"kind": "tag", "label_smoothing": 0.2}},
+    "objective:tag.focal_gamma": {"objective": {"kind": "tag", "focal_gamma": 2.0}},
+    "objective:tag.class_weights": {"objective": {"kind": "tag", "class_weights": {"animal": 2.0}}},
+    "objective:multilabel.positive_weights": {"objective": {"kind": "multilabel", "positive_weights": {"animal": 3.0}}},
+    "objective:regress.huber_delta": {"objective": {"kind": "regress", "huber_delta": 0.1}},
+    "objective:contrast.temperature": {"objective": {"kind": "contrast", "temperature": 0.5}},
+    "adapters:freeze.patterns": {"patterns": ["*.q_proj.weight"]},
+    "adapters:freeze.first_layers": {"first_layers": 1},
+    "adapters:freeze.all_but_last": {"all_but_last": 0},
+    "adapters:freeze.embeddings": {"embeddings": True},
+    "adapters:freeze.train": {"train": ["norm.weight"]},
+    "adapters:freeze.unfreeze": {"unfreeze": [{"step": 3, "patterns": ["norm.weight"]}]},
+    "adapters:lora.rank": {"rank": 3},
+    "adapters:lora.alpha": {"alpha": 8.0},
+    "adapters:lora.targets": {"targets": ["*.q_proj"]},
+    "adapters:lora.rank_by": {"rank_by": {"*.q_proj": 5}},
+    "adapters:lora.alpha_by": {"alpha_by": {"*.q_proj": 5.0}},
+    "adapters:lora.dropout": {"dropout": 0.5},
+    "adapters:lora.variant": {"variant": "dora"},
+    "adapters:lora.name": {"name": "mine"},
+    "adapters:lora.train": {"train": ["norm.weight"]},
+    "adapters:quantize.bits": {"bits": "int8"},
+    "adapters:quantize.targets": {"targets": ["*.q_proj"]},
+    "adapters:quantize.group": {"group": 8},
+    "adapters:quantize.double": {"double": False},
+    "adapters:quantize.embedding": {"embedding": "float32"},
+    "adapters:prompt.tokens": {"tokens": 3},
+    "adapters:prompt.train": {"train": ["norm.weight"]},
+    "adapters:scale.outputs": {"outputs": ["*.v_proj"]},
+    "adapters:scale.inputs": {"inputs": ["*.o_proj"]},
+    "adapters:scale.train": {"train": ["norm.weight"]},
+    "optim.layer_decay": {"optim__model__layer_decay": 0.5},
+    "optim.groups": {"optim__model__groups": [{"pattern": "*.q_proj.weight", "rate": 0.5}]},
     "optim.kind": {"optim": {"model": {"kind": "sgd", "learning_rate": 0.01}}},
     "optim.learning_rate": {"optim__model__learning_rate": 0.02},
     "optim.weight_decay": {"optim__model__weight_decay": 0.3},
@@ -155,6 +222,26 @@ NEUTRAL: dict[str, dict[str, Any]] = {
     # leaf: what the recipe it is compared with already has
     "tokenizer.vocabulary": {"tokenizer": {"kind": "bpe", "vocabulary": 280}},
     "tokenizer.minimum_frequency": {"data__files": ["RARE"]},
+    "model.experts": {"model__family": "moe"},
+    "model.experts_per_token": {"model__family": "moe"},
+    "data:labelled.columns.text": {"data__files": ["WIDE"]},
+    "data:labelled.columns.label": {"data__files": ["WIDE"]},
+    "data:labelled.columns.other": {"data__files": ["WIDE"]},
+    "data:labelled.columns.group": {"data__files": ["WIDE"], "data__split": {"kind": "grouped"}},
+    "data:labelled.columns.candidates": {"data__files": ["CHOICES"], "data__task": "choice"},
+    "data:labelled.label_separator": {"data__files": ["JOINED"], "data__task": "multilabel"},
+    "data:labelled.minimum_rows_per_label": {"data__files": ["RARE ROWS"]},
+    "data:labelled.malformed_limit": {"data__files": ["BROKEN ROWS"]},
+    "data:labelled.over_long": {"data__max_length": 5},
+    "data:labelled.remove_duplicates": {"data__files": ["TWICE ROWS"]},
+    "data:labelled.split.leaks": {"data__validation_files": ["ROWS"]},
+    "head.normalise": {"data__files": ["PAIRS"], "data__task": "embed"},
+    "objective:tag.label_smoothing": {"data__files": ["TAGS"], "data__task": "tag"},
+    "objective:tag.focal_gamma": {"data__files": ["TAGS"], "data__task": "tag"},
+    "objective:tag.class_weights": {"data__files": ["TAGS"], "data__task": "tag"},
+    "objective:multilabel.positive_weights": {"data__files": ["SEVERAL"], "data__task": "multilabel"},
+    "objective:regress.huber_delta": {"data__files": ["NUMBERS"], "data__task": "regress"},
+    "objective:contrast.temperature": {"data__files": ["PAIRS"], "data__task": "embed"},
     "data:text.documents": {"data__files": ["PLAIN"]},
     "data:text.malformed_limit": {"data__files": ["BROKEN"]},
     "data:text.prepared": {"data__files": ["OTHER"]},
@@ -166,26 +253,45 @@ NEUTRAL: dict[str, dict[str, Any]] = {
     "events.early_stopping.patience": {"events__early_stopping": {}},
     "events.early_stopping.minimum_change": {"events__early_stopping": {}},
 }
+ADAPTERS: dict[str, list[dict[str, Any]]] = {
+    # the adapters that those of a kind are compared with; the first one is changed
+    "freeze": [{"kind": "freeze", "patterns": ["*norm.weight"]}],
+    "lora": [{"kind": "lora", "rank": 4}],
+    "quantize": [{"kind": "quantize"}, {"kind": "lora", "rank": 4}],
+    "prompt": [{"kind": "prompt", "tokens": 4}],
+    "scale": [{"kind": "scale"}],
+}
+REFUSED_BEFORE = ("malformed_limit", "split.leaks")
 KINDS = {"optim.momentum": "sgd", "optim.nesterov": "sgd", "optim.iterations": "muon", "optim.adamw_scale": "muon"}
 
 
-def leaves(kind: Any, prefix: str = "") -> Iterator[str]:
-    """The dotted path of every field below a type; alternatives share their paths, data kinds have their own."""
+BY_KIND = ("data", "adapters", "objective")
+"""Sections whose kinds have fields of their own: `data:chat.template`."""
+
+
+def alternatives(kind: Any) -> list[type[BaseModel]]:
+    """The types of options that a field may hold, out of Annotated, unions and None."""
     if get_origin(kind) is Annotated:
-        kind = get_args(kind)[0]
-    options = [part for part in get_args(kind) if isinstance(part, type) and issubclass(part, BaseModel)]
-    if get_origin(kind) is dict and prefix == "optim":
-        yield from leaves(get_args(kind)[1], prefix)
-    elif get_origin(kind) in (Union, types.UnionType) and options:
-        for option in options:
-            label = f"{prefix}:{option.model_fields['kind'].annotation.__args__[0]}" if prefix == "data" else prefix
-            yield from leaves(option, label)
-    elif isinstance(kind, type) and issubclass(kind, BaseModel):
-        for name, field in kind.model_fields.items():
-            if not (name == "kind" and prefix.startswith("data:") and "." not in prefix):
-                yield from leaves(field.annotation, f"{prefix}.{name}" if prefix else name)
-    else:
+        return alternatives(get_args(kind)[0])
+    if get_origin(kind) in (Union, types.UnionType):
+        return [option for part in get_args(kind) for option in alternatives(part)]
+    return [kind] if isinstance(kind, type) and issubclass(kind, BaseModel) else []
+
+
+def leaves(kind: Any, prefix: str = "") -> Iterator[str]:
+    """The dotted path of every field below a type; alternatives share their paths, kinds of `BY_KIND` have their own."""
+    if (get_origin(kind), prefix) in ((dict, "optim"), (list, "adapters")):
+        kind = get_args(kind)[-1]
+    options = alternatives(kind)
+    if not options:
         yield prefix
+    for option in options:
+        own = prefix
+        if prefix in BY_KIND:
+            own = f"{prefix}:{get_args(option.model_fields['kind'].annotation)[0]}"
+        for name, field in option.model_fields.items():
+            if not (name == "kind" and prefix in BY_KIND):
+                yield from leaves(field.annotation, f"{own}.{name}" if own else name)
 
 
 ALL = sorted(set(leaves(Recipe)))
@@ -236,10 +342,34 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
         "TEMPLATE": template,
         "BASE": root / "base",
     }
+    made |= labelled_files(root)
     with pytest.MonkeyPatch.context() as patch:
         quick(patch)
         run(text_recipe(texts, model={"width": 32, "layers": 1, "heads": 2}, budget__steps=1), root / "base")
     return {name: str(path) for name, path in made.items()}
+
+
+def labelled_files(root: Path) -> dict[str, Path]:
+    """The tables that flips of labelled data speak of. Each text is there once unless that is what matters."""
+    rows = [{"text": f"{row['text']} {n}", "label": row["label"]} for n, row in enumerate(labelled_rows("classify"))]
+    other = [{"text": f"again {row['text']}", "label": row["label"]} for row in rows]
+    wide = [
+        row | {"second": f"number {n}", "mood": "ab"[n % 2], "user": n % 30, "team": n % 20}
+        for n, row in enumerate(rows)
+    ]
+    choices = [
+        {"question": f"which {n}", "choices": ["a tree", "a cat"], "one": "red", "two": "blue", "answer": n % 2}
+        for n in range(60)
+    ]
+    joined = [{"text": row["text"], "labels": f"{row['label']}/all"} for row in rows]
+    rare = [row if n % 10 else {"text": row["text"], "label": "rare"} for n, row in enumerate(rows)]
+    made = {
+        "ROWS": rows, "OTHER ROWS": other, "WIDE": wide, "CHOICES": choices, "JOINED": joined, "RARE ROWS": rare,
+        "BROKEN ROWS": [*rows, *[{"text": 5, "label": "animal"}] * 6], "TWICE ROWS": [*rows, *rows],
+        "TAGS": labelled_rows("tag"), "SEVERAL": labelled_rows("multilabel"), "NUMBERS": labelled_rows("regress"),
+        "PAIRS": labelled_rows("embed"),
+    }  # fmt: skip
+    return {name: write_rows(root / f"{name.lower()}.jsonl", some) for name, some in made.items()}
 
 
 def place(value: Any, files: dict[str, str], chat: bool) -> Any:
@@ -285,8 +415,8 @@ def seen_in(made: tuple[Run, EventLog, Saver], parts: Parts, asked: dict[str, An
     run, log, save = made
     state, optimizer = run.state, run.state.optimizers["model"]
     block = state.module.layers[0]
-    steps, evaluate, sample, saves = run.events
-    assert isinstance(steps, LogSteps) and isinstance(evaluate, Evaluate)
+    unfreeze, steps, evaluate, sample, saves = run.events
+    assert isinstance(unfreeze, Unfreeze) and isinstance(steps, LogSteps) and isinstance(evaluate, Evaluate)
     assert isinstance(sample, Sample) and isinstance(saves, Save)
     plan = plan_of(parts, 1.0, 0)
     seen: dict[str, Any] = {
@@ -315,7 +445,21 @@ def seen_in(made: tuple[Run, EventLog, Saver], parts: Parts, asked: dict[str, An
     }
     sample.sample()
     log.close()
-    return seen | {"evaluation": evaluate.evaluate(), "asked": asked}
+    return seen | {"evaluation": evaluate.evaluate(), "asked": asked, "learning": learning(run, parts)}
+
+
+def learning(run: Run, parts: Parts) -> dict[str, Any]:
+    """What is trained, when, and with which gradients, in the first batch."""
+    model, objective = run.state.module, run.state.objective
+    unfreeze = run.events[0]
+    assert isinstance(unfreeze, Unfreeze)
+    torch.manual_seed(0)
+    batch = parts.source().next("model")
+    weight = float(objective.weight("model", batch))
+    (objective.loss("model", batch).total / weight).backward()
+    found = {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
+    trained = [name for name, p in model.named_parameters() if p.requires_grad]
+    return {"weight": weight, "gradients": digest(found), "trained": trained, "unfreezing": sorted(unfreeze.steps)}
 
 
 @pytest.fixture(scope="module")
@@ -332,22 +476,38 @@ def plain(files: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> An
     return look
 
 
+def base_of(leaf: str, files: dict[str, str]) -> Options:
+    """The recipe that a leaf is flipped in."""
+    if leaf.startswith(("data:labelled", "head.", "objective:")):
+        return labelled_recipe(Path(files["ROWS"]), "classify", tokenizer={"kind": "byte"})
+    chat = leaf.startswith("data:chat")
+    base = chat_recipe(Path(files["CHATS"])) if chat else text_recipe(Path(files["FILE"]))
+    if leaf.startswith("adapters:"):
+        base = changed(base, model={"init_from": files["BASE"]}, tokenizer=None)
+    return changed(base, events__sample_every=6, events__sample_tokens=6)
+
+
 @pytest.mark.parametrize("leaf", FLIPS)
 def test_each_leaf_changes_the_run(leaf: str, files: dict[str, str], plain: Any, tmp_path: Path) -> None:
     chat = leaf.startswith("data:chat")
-    base = chat_recipe(Path(files["CHATS"])) if chat else text_recipe(Path(files["FILE"]))
-    base = changed(base, events__sample_every=6, events__sample_tokens=6)
+    base = base_of(leaf, files)
+    flip = FLIPS[leaf]
     if leaf == "data:text.text_field":
         base = changed(base, data__files=[files["TITLED"]])
     if leaf in KINDS:
         base = changed(base, optim={"model": {"kind": KINDS[leaf], "learning_rate": 0.01}})
+    if leaf.startswith("adapters:"):
+        first, *rest = ADAPTERS[leaf.removeprefix("adapters:").partition(".")[0]]
+        base, flip = changed(base, adapters=[first, *rest]), {"adapters": [first | flip, *rest]}
     base = changed(base, **place(NEUTRAL.get(leaf, {}), files, chat))
     threads = torch.get_num_threads()
     try:
         before = plain(base)
-        after = visible(changed(base, **place(FLIPS[leaf], files, chat)), tmp_path / "run")
+        after = visible(changed(base, **place(flip, files, chat)), tmp_path / "run")
     finally:
         torch.set_num_threads(threads)
     assert before != after, f"{leaf} does nothing that can be seen"
-    if "malformed_limit" not in leaf and leaf != "data:chat.format":
+    if leaf not in ("data:chat.format", "data:text.malformed_limit", "data:chat.malformed_limit"):
         assert "refused" not in after, after
+    if not leaf.endswith(REFUSED_BEFORE):
+        assert "refused" not in before, before

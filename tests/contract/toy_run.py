@@ -20,8 +20,8 @@ from groundup import checkpoint
 from groundup.recipe.resolve import resolve_steps
 from groundup.run import assemble as assembling
 from groundup.run import train as training
-from groundup.run.assemble import Parts, gather
 from groundup.run.entry import read_recipe
+from groundup.run.parts import Parts, gather
 from groundup.run.rehearse import rehearse
 from groundup.run.train import Result, train_recipe
 
@@ -94,6 +94,66 @@ def chat_recipe(file: Path, **changes: Any) -> Options:
     recipe = text_recipe(file)
     recipe["data"] = {"kind": "chat", "files": [str(file)], "context": 96}
     recipe["budget"] |= {"tokens_per_step": 384}
+    return changed(recipe, **changes)
+
+
+TASKS = ("classify", "multilabel", "tag", "regress", "embed", "choice")
+KINDS_OF_WORD = {"animal": ["cat", "dog", "horse", "fox"], "colour": ["red", "blue", "green", "grey"],
+                 "place": ["house", "tree", "river", "hill"]}  # fmt: skip
+ALL_WORDS = [word for words in KINDS_OF_WORD.values() for word in words]
+KIND_OF = {word: kind for kind, words in KINDS_OF_WORD.items() for word in words}
+
+
+def labelled_rows(task: str, rows: int = 60, seed: int = 0) -> list[dict[str, Any]]:
+    """Rows that a tiny model learns at once: the words of a text are of one kind, and the kind is the answer."""
+    chance = random.Random(seed)
+    made: list[dict[str, Any]] = []
+    kinds = list(KINDS_OF_WORD)
+    for number in range(rows):
+        kind = kinds[number % 3]
+        text = " ".join(chance.choices(KINDS_OF_WORD[kind], k=chance.randrange(2, 7)))
+        words = chance.choices(ALL_WORDS, k=chance.randrange(2, 6))
+        if task == "classify":
+            made.append({"text": text, "label": kind})
+        elif task == "multilabel":
+            second = kinds[(number // 3) % 3]
+            made.append({"text": f"{text} {chance.choice(KINDS_OF_WORD[second])}", "labels": sorted({kind, second})})
+        elif task == "tag":
+            made.append({"tokens": words, "ner_tags": [KIND_OF[word] for word in words]})
+        elif task == "regress":
+            made.append({"text": text, "score": kinds.index(kind) - 1 + 0.1 * chance.random()})
+        elif task == "embed":
+            once = chance.sample(ALL_WORDS, k=3)
+            made.append({"anchor": " ".join(once), "positive": " ".join(reversed(once))})
+        else:
+            wrong = chance.choices(KINDS_OF_WORD["colour"] + KINDS_OF_WORD["place"], k=2)
+            right = chance.randrange(2)
+            given = [" ".join(wrong), " ".join(wrong)]
+            given[right] = " ".join(chance.choices(KINDS_OF_WORD["animal"], k=2))
+            made.append({"question": f"which of the two {number}", "choices": given, "answer": right})
+    return made
+
+
+def labelled_file(folder: Path, task: str, rows: int = 60, seed: int = 0) -> Path:
+    """The rows of a task as a file."""
+    return write_rows(folder / f"{task}-{seed}.jsonl", labelled_rows(task, rows, seed))
+
+
+def labelled_recipe(file: Path, task: str, family: str = "bert", **changes: Any) -> Options:
+    """A recipe that learns a task from nothing."""
+    recipe = text_recipe(file)
+    recipe["model"] = {"family": family, "width": 16, "layers": 2, "heads": 2}
+    recipe["tokenizer"] = {"kind": "bpe", "vocabulary": 300}
+    split = {"test": 0.2, "validation": 0.2}
+    recipe["data"] = {"kind": "labelled", "files": [str(file)], "task": task, "context": 32, "split": split}
+    recipe["budget"] = {"steps": 6, "tokens_per_step": 256, "micro_batch": 4}
+    del recipe["events"]["sample_every"]
+    return changed(recipe, **changes)
+
+
+def adapted_recipe(file: Path, base: Path, *adapters: dict[str, Any], **changes: Any) -> Options:
+    """A recipe that goes on with a model, adapted."""
+    recipe = text_recipe(file, model={"init_from": str(base)}, tokenizer=None, adapters=list(adapters))
     return changed(recipe, **changes)
 
 

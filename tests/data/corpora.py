@@ -26,6 +26,9 @@ class ByteEncoder:
     def encode_batch(self, texts: list[str]) -> list[list[int]]:
         return [self.encode(text) for text in texts]
 
+    def document_ids(self, ids: list[int]) -> list[int]:
+        return [1, *ids, 2]
+
     def decode(self, ids: list[int], *, skip_specials: bool = True) -> str:
         return bytes(number - 3 for number in ids if number >= 3).decode()
 

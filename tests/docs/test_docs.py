@@ -13,8 +13,9 @@ from typing import NamedTuple
 
 import pytest
 
+from groundup.cli.arguments import Parser
 from groundup.cli.main import find_verb, main
-from groundup.cli.parsers import VERBS, Parser
+from groundup.cli.parsers import VERBS
 from groundup.recipe.reference import reference
 from groundup.recipe.tree import Recipe
 

@@ -274,7 +274,7 @@ def test_R3_a_parameter_without_gradient_is_named(
 
 
 def test_R3_zero_gradients_count_as_none_and_frozen_parameters_do_not(recipe: Options, tmp_path: Path) -> None:
-    model = initialised(parts_of(recipe, tmp_path).options, torch.device("cpu"), seed=0)
+    model = initialised("llama", parts_of(recipe, tmp_path).options, torch.device("cpu"), seed=0)
     for name, parameter in model.named_parameters():
         parameter.grad = torch.zeros_like(parameter) if name == "norm.weight" else torch.ones_like(parameter)
     assert refused("E-RUN-031", lambda: require_gradients(model)).where == "norm.weight"

@@ -31,7 +31,7 @@ class Ids:
 
 
 def run(model: object, prompt: list[int], options: SampleOptions, decoder: object = None) -> list[Piece]:
-    return list(generate(model, prompt, options, end_id=END, decoder=decoder or Ids()))  # type: ignore[arg-type]
+    return list(generate(model, prompt, options, end_ids={END}, decoder=decoder or Ids()))  # type: ignore[arg-type]
 
 
 def say(
@@ -83,9 +83,9 @@ def test_context_ends_with_length_and_a_longer_prompt_is_refused(llama: Llama) -
     options = SampleOptions(max_tokens=100)
     for length, room in [(46, 2), (47, 1), (48, 0)]:
         prompt = [7] * length
-        pieces = list(generate(llama, prompt, options, end_id=None, decoder=Ids()))
+        pieces = list(generate(llama, prompt, options, end_ids=(), decoder=Ids()))
         assert (len(pieces) - 1, pieces[-1].finish) == (room, "length")
-        result = generate_batch(llama, [prompt], options, end_id=None)[0]
+        result = generate_batch(llama, [prompt], options, end_ids=())[0]
         assert (len(result.ids), result.finish) == (room, "length")
     with pytest.raises(GroundupError) as caught:
         run(llama, [7] * 49, options)
@@ -95,15 +95,15 @@ def test_context_ends_with_length_and_a_longer_prompt_is_refused(llama: Llama) -
 def test_wrong_prompts_are_refused_before_the_first_piece(llama: Llama) -> None:
     for prompt, code in [([], "E-GEN-002"), ([1, 61], "E-GEN-005"), ([-1], "E-GEN-005")]:
         with pytest.raises(GroundupError) as caught:
-            generate(llama, prompt, SampleOptions(), end_id=END, decoder=Ids())
+            generate(llama, prompt, SampleOptions(), end_ids={END}, decoder=Ids())
         assert caught.value.code == code and caught.value.fix
         with pytest.raises(GroundupError, match=caught.value.what):
-            generate_batch(llama, [[1], prompt], SampleOptions(), end_id=END)
+            generate_batch(llama, [[1], prompt], SampleOptions(), end_ids={END})
 
 
 def test_stop_texts_in_a_batch_are_refused(llama: Llama) -> None:
     with pytest.raises(GroundupError) as caught:
-        generate_batch(llama, [[1]], SampleOptions(stop=("x",)), end_id=END)
+        generate_batch(llama, [[1]], SampleOptions(stop=("x",)), end_ids={END})
     assert caught.value.code == "E-GEN-006"
 
 
@@ -167,7 +167,7 @@ def test_greedy_batch_equals_each_prompt_alone(llama: Llama) -> None:
     chance = random.Random(1)
     prompts = [[chance.randrange(1, 61) for _ in range(chance.randint(1, 20))] for _ in range(23)]
     options = SampleOptions(max_tokens=8, repetition_penalty=1.2)
-    together = generate_batch(llama, prompts, options, end_id=END, batch_rows=8)
+    together = generate_batch(llama, prompts, options, end_ids={END}, batch_rows=8)
     for prompt, result in zip(prompts, together):
         pieces = run(llama, prompt, options)
         assert result.ids == [p.id for p in pieces[:-1]]
@@ -179,7 +179,7 @@ def test_greedy_batch_equals_each_prompt_alone(llama: Llama) -> None:
 def test_sampled_row_i_draws_as_alone_with_the_seed_plus_i(llama: Llama) -> None:
     prompts = [[5, 6], [7], [5, 6], [8, 9, 10, 11]]
     options = SampleOptions(max_tokens=12, temperature=1.0, seed=40)
-    together = generate_batch(llama, prompts, options, end_id=END, batch_rows=3)
+    together = generate_batch(llama, prompts, options, end_ids={END}, batch_rows=3)
     for index, prompt in enumerate(prompts):
         alone = run(llama, prompt, options.model_copy(update={"seed": 40 + index}))
         assert together[index].ids == [p.id for p in alone[:-1]]
@@ -196,10 +196,10 @@ def test_seed_repeats_and_another_seed_differs(llama: Llama) -> None:
 def test_finished_rows_leave_the_batch() -> None:
     # everyone ends at position 3, so the rows with longer prompts go on alone
     model = Scripted([1, 1, END], prompt=1, vocabulary=4)
-    results = generate_batch(model, [[1], [2], [3] * 9], SampleOptions(max_tokens=9), end_id=END)
+    results = generate_batch(model, [[1], [2], [3] * 9], SampleOptions(max_tokens=9), end_ids={END})
     assert [(r.ids, r.finish) for r in results] == [([1, 1], "stop")] * 2 + [([], "stop")]
     assert model.fed == [(1, 1), (3, 1), (3, 1), (3, 1)] + [(1, 1)] * 6
 
 
 def test_no_prompts_give_no_results(llama: Llama) -> None:
-    assert generate_batch(llama, [], SampleOptions(), end_id=END) == []
+    assert generate_batch(llama, [], SampleOptions(), end_ids={END}) == []

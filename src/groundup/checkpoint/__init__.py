@@ -15,12 +15,13 @@ from groundup.checkpoint.folder import (
     newest,
     save,
 )
+from groundup.checkpoint.header import read_header
 from groundup.checkpoint.keys import strict_key_report
 from groundup.checkpoint.lock import RunLock
 from groundup.checkpoint.manifest import Problem, read_manifest, verify
 from groundup.checkpoint.model_folder import load_model, save_model
 from groundup.checkpoint.pickles import is_pickle, refuse_only_pickles, refuse_pickle
-from groundup.checkpoint.tensors import pack_state, read_safetensors, unpack_state
+from groundup.checkpoint.tensors import pack_state, read_safetensors, unpack_state, write_safetensors
 
 __all__ = [
     "Checkpoint",
@@ -35,6 +36,7 @@ __all__ = [
     "load_model",
     "newest",
     "pack_state",
+    "read_header",
     "read_manifest",
     "read_safetensors",
     "refuse_only_pickles",
@@ -44,4 +46,5 @@ __all__ = [
     "strict_key_report",
     "unpack_state",
     "verify",
+    "write_safetensors",
 ]

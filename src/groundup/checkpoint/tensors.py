@@ -18,6 +18,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
+from groundup.checkpoint.disk import write_file
 from groundup.checkpoint.header import Header, read_header
 from groundup.checkpoint.pickles import is_pickle, refuse_pickle
 from groundup.errors import GroundupError, printable
@@ -81,9 +82,7 @@ def num_bytes(tensors: Mapping[str, Tensor]) -> int:
     return sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
 
 
-def safetensors_chunks(
-    tensors: Mapping[str, Tensor], metadata: Mapping[str, str]
-) -> Iterator[bytes | memoryview]:
+def safetensors_chunks(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> Iterator[bytes | memoryview]:
     """The bytes of a safetensors file: the header, then each tensor. Equal input gives equal bytes.
 
     Args:
@@ -175,3 +174,8 @@ def _damaged(path: Path, what: str) -> GroundupError:
         why="the file is damaged or was made to mislead; nothing of it was loaded",
         fix="fetch or save the file again; groundup verify FOLDER shows which of a folder's files are whole",
     )
+
+
+def write_safetensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
+    """A new safetensors file by itself, written durably; equal input gives equal bytes."""
+    write_file(path, safetensors_chunks(tensors, metadata))

@@ -33,9 +33,7 @@ def chat(arguments: argparse.Namespace) -> int:
 class Talk:
     """One conversation: the messages so far, and what the user may type."""
 
-    def __init__(
-        self, loaded: LoadedModel, system: str, options: dict[str, object], painter: Painter
-    ) -> None:
+    def __init__(self, loaded: LoadedModel, system: str, options: dict[str, object], painter: Painter) -> None:
         self.loaded, self.options, self.painter = loaded, options, painter
         self.system = system
         self.turns: list[dict[str, str]] = []
@@ -88,15 +86,11 @@ class Talk:
         except GroundupError as error:
             if error.code != TOO_LONG:
                 raise
-            self._note(
-                f"{error.what}: /reset begins anew" + ("" if self.turns else ", or ask in fewer words")
-            )
+            self._note(f"{error.what}: /reset begins anew" + ("" if self.turns else ", or ask in fewer words"))
             return
         self.painter.print()
         if ending == "length":
-            self._note(
-                "(cut off: the answer reached --max-tokens or the end of the context; /reset makes room)"
-            )
+            self._note("(cut off: the answer reached --max-tokens or the end of the context; /reset makes room)")
         if ending == "interrupted":
             self._note("(stopped)")
         if text:

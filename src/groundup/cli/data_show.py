@@ -66,9 +66,7 @@ def show_ledger(ledger: Mapping[str, Any], painter: Painter) -> None:
     painter.print(table(list(_flat(ledger)), width=painter.width, indent=2))
 
 
-def as_json(
-    rendered_rows: Sequence[Rendered], tokenizer: TextEncoder, ledger: Mapping[str, Any]
-) -> dict[str, Any]:
+def as_json(rendered_rows: Sequence[Rendered], tokenizer: TextEncoder, ledger: Mapping[str, Any]) -> dict[str, Any]:
     """The same rows and ledger for `--json`."""
     rows = [
         {

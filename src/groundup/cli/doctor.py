@@ -53,9 +53,7 @@ def examine() -> dict[str, Any]:
     dtypes = {"float32": torch.float32, "bfloat16": torch.bfloat16}
     ceilings: dict[str, dict[str, float]] = {}
     for where in dict.fromkeys([str(device), "cpu"]):
-        speeds = {
-            name: matrix_ceiling(where, dtype, cache=cache, fresh=True) for name, dtype in dtypes.items()
-        }
+        speeds = {name: matrix_ceiling(where, dtype, cache=cache, fresh=True) for name, dtype in dtypes.items()}
         ceilings[where] = speeds | {"bandwidth": memory_bandwidth(where, cache=cache, fresh=True)}
     checks = [check.as_dict() for check in run_selftests(small_decoder, device=device)]
     for check in checks:
@@ -134,16 +132,11 @@ def measured_rows(found: dict[str, Any]) -> list[list[str]]:
     """The ceilings and what follows from them, as (name, value)."""
     rows = []
     for where, speeds in found["ceilings"].items():
-        rows += [
-            [f"{where} {dtype}", f"{format_rate(speeds[dtype], 'FLOP/s')} in matrix products"]
-            for dtype in DTYPES
-        ]
+        rows += [[f"{where} {dtype}", f"{format_rate(speeds[dtype], 'FLOP/s')} in matrix products"] for dtype in DTYPES]
         rows.append([f"{where} memory", f"{format_rate(speeds['bandwidth'], 'B/s')} copied"])
     precision, compiler = found["precision"], found["machine"]["compiler"]
     rows.append(["precision auto", f"{precision['name']}: {precision['reason']}"])
-    rows.append(
-        ["torch.compile", ("possible: " if compiler["found"] else "not possible: ") + compiler["detail"]]
-    )
+    rows.append(["torch.compile", ("possible: " if compiler["found"] else "not possible: ") + compiler["detail"]])
     return rows
 
 

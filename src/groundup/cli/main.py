@@ -17,7 +17,8 @@ import sys
 from collections.abc import Callable
 
 from groundup import __version__
-from groundup.cli.parsers import VERBS, Parser, Verb
+from groundup.cli.arguments import Parser
+from groundup.cli.parsers import VERBS, Verb
 from groundup.errors import GroundupError, nearest, printable
 
 GLOBAL_FLAGS = ("--help", "-h", "--version", "--debug")

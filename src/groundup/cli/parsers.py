@@ -1,80 +1,20 @@
 """The verbs of the command line: their names, arguments and where their functions are.
 
-Only the standard library is imported here, and a verb's module only when that verb was chosen. Arguments are
-checked for what can be known from their text alone (numbers, ranges, words of a list).
+Only the standard library is imported here, and a verb's module only when that verb was chosen.
 """
 
 from __future__ import annotations
 
 import argparse
-import math
-import re
 from collections.abc import Callable
-from typing import NamedTuple, NoReturn
+from typing import NamedTuple
 
-from groundup.errors import GroundupError, nearest, printable
+from groundup.cli.arguments import Parser, choice, number, whole
+from groundup.errors import printable
 
 TOKENIZER_KINDS = ("bpe", "unigram", "wordpiece", "char", "byte")
-
-
-class Parser(argparse.ArgumentParser):
-    """An argument parser whose faults are `GroundupError`s, not argparse's usage dump."""
-
-    def __init__(self, verb: str, summary: str) -> None:
-        super().__init__(f"groundup {verb}", description=summary[0].upper() + summary[1:] + ".", allow_abbrev=False)
-        self.add_argument("--debug", action="store_true", help="show the traceback of a fault")
-
-    def error(self, message: str) -> NoReturn:
-        """What argparse found wrong, with the verb's usage as the fix."""
-        named = re.match(r"argument ([^:]+): (.*)", message, re.DOTALL)
-        guess = "a value that was bent until it fits would not be the one that was meant"
-        missing = message.removeprefix("the following arguments are required: ")
-        if named:
-            code, what, why = "E-USE-004", f"{named[1].split('/')[-1]} {named[2]}", guess
-        elif missing != message:
-            code, what, why = "E-USE-003", f"{self.prog} needs {missing}", "the verb cannot work without it"
-        else:
-            code, what, why = "E-USE-004", message, guess
-        raise GroundupError(
-            code,
-            printable(what, 500),
-            where="the command line",
-            why=why,
-            fix=self.usage_line(),
-            exit_code=2,
-        )
-
-    def usage_line(self) -> str:
-        """How to call this verb, in one line."""
-        return " ".join(self.format_usage().removeprefix("usage: ").replace("[-h] [--debug]", "").split())
-
-    def flags(self) -> list[str]:
-        return [name for action in self._actions for name in action.option_strings]
-
-    def parse(self, arguments: list[str]) -> argparse.Namespace:
-        """Flags and other arguments in any order; what fits nowhere is an error with the nearest flag."""
-        known, unknown = self.parse_known_intermixed_args(arguments)
-        if not unknown:
-            return known
-        word = unknown[0].split("=")[0] if unknown[0].startswith("-") else unknown[0]
-        if word.startswith("-") and word != "--":
-            meant = nearest(word, self.flags())
-            raise GroundupError(
-                "E-USE-002",
-                f'{self.prog} has no flag "{printable(word)}"',
-                where="the command line",
-                why="a flag that was ignored would change what the command does",
-                fix=(f"did you mean {meant}?\n" if meant else "") + self.usage_line(),
-                exit_code=2,
-            )
-        raise GroundupError(
-            "E-USE-006",
-            f'{self.prog} has no place for "{printable(word)}"',
-            where="the command line",
-            why="it takes fewer arguments than were given; a text with spaces needs quotes",
-            fix=self.usage_line(),
-            exit_code=2,
-        )
+EXPORTS = ("huggingface", "gguf", "onnx", "safetensors", "peft")
+EXPORT_TYPES = ("f32", "f16", "bf16", "q8_0", "q4_0")
 
 
 class Verb(NamedTuple):
@@ -83,55 +23,6 @@ class Verb(NamedTuple):
     target: str
     summary: str
     arguments: Callable[[Parser], None]
-
-
-def whole(low: int | None = None, high: int | None = None) -> Callable[[str], int]:
-    """The type of a flag that takes a whole number, from `low` to `high` where these are given."""
-    legal = "a whole number"
-    if low is not None:
-        legal += f" from {low:,} to {high:,}" if high is not None else f" of at least {low:,}"
-
-    def convert(text: str) -> int:
-        # int() alone would also take 1_000 and digits of other scripts, and refuse thousands of digits oddly.
-        value = int(text) if re.fullmatch(r"\s*[-+]?[0-9]{1,18}\s*", text, re.ASCII) else None
-        if value is None or (low is not None and value < low) or (high is not None and value > high):
-            raise argparse.ArgumentTypeError(f'is "{printable(text, 40)}", expected {legal}')
-        return value
-
-    return convert
-
-
-def number(*, above: float | None = None, least: float | None = None) -> Callable[[str], float]:
-    """The type of a flag that takes a number, never NaN or infinity, `above` or at `least` a bound."""
-    legal = "a number" + (f" above {above:g}" if above is not None else "")
-    legal += f" of at least {least:g}" if least is not None else ""
-
-    def convert(text: str) -> float:
-        try:
-            value = float(text)
-        except ValueError:
-            value = math.nan
-        low = (above is not None and value <= above) or (least is not None and value < least)
-        if low or not math.isfinite(value):
-            raise argparse.ArgumentTypeError(f'is "{printable(text, 40)}", expected {legal}')
-        return value
-
-    return convert
-
-
-def choice(*words: str) -> Callable[[str], str]:
-    """The type of a flag that takes one of a few words."""
-
-    def convert(text: str) -> str:
-        if text in words:
-            return text
-        meant = nearest(text, words)
-        raise argparse.ArgumentTypeError(
-            f'is "{printable(text, 40)}", expected one of {", ".join(words)}'
-            + (f"; did you mean {meant}?" if meant else "")
-        )
-
-    return convert
 
 
 def recipe_path(text: str) -> str:
@@ -241,7 +132,9 @@ def _train(parser: Parser) -> None:
 
 
 def _model(parser: Parser) -> None:
-    parser.add_argument("model", metavar="MODEL", help="a run folder, a checkpoint or a model folder")
+    parser.add_argument(
+        "model", metavar="MODEL", help="a run, checkpoint or model folder, a Hugging Face folder or a .gguf file"
+    )
 
 
 def _evaluate(parser: Parser) -> None:
@@ -310,6 +203,53 @@ def _explain(parser: Parser) -> None:
     _json(parser)
 
 
+def _import(parser: Parser) -> None:
+    parser.add_argument(
+        "source", metavar="SOURCE", help="a Hugging Face folder, a .gguf file, a llama2.c checkpoint, or hf:ORG/NAME"
+    )
+    _out(parser, "the model folder (default: models/ and the source's name)")
+    parser.add_argument("--base", metavar="MODEL", help="for a PEFT adapter folder: the model it belongs to")
+    _json(parser)
+
+
+def _inspect(parser: Parser) -> None:
+    parser.add_argument("path", metavar="PATH", help="a model in any format; nothing in it is run")
+    _json(parser)
+
+
+def _merge(parser: Parser) -> None:
+    parser.add_argument(
+        "models", metavar="MODEL", nargs="+", help="a model with adapters; or several of one shape, to average"
+    )
+    parser.add_argument("--weights", metavar="W", nargs="+", type=number(), help="share of each (default: equal)")
+    _out(parser, "the folder of the merged model", required=True)
+    _json(parser)
+
+
+def _export(parser: Parser) -> None:
+    _model(parser)
+    parser.add_argument("--to", metavar="|".join(EXPORTS), type=choice(*EXPORTS), required=True, help="the format")
+    parser.add_argument(
+        "--dtype", metavar="|".join(EXPORT_TYPES), type=choice(*EXPORT_TYPES), default="f32", help="(default f32)"
+    )
+    _out(parser, "the file or folder to write", required=True)
+    _json(parser)
+
+
+def _predict(parser: Parser) -> None:
+    _model(parser)
+    _files(parser)
+    parser.add_argument("--text", metavar="COLUMN", help="the column with the text (default: found by its name)")
+    parser.add_argument("--out", metavar="FILE", help="write the rows here as JSON lines (default: print them)")
+    _json(parser)
+
+
+def _find_lr(parser: Parser) -> None:
+    _recipe(parser)
+    parser.add_argument("--steps", metavar="N", type=whole(10, 10_000), default=60, help="rates to try (default 60)")
+    _json(parser)
+
+
 VERBS: dict[str, Verb] = {
     "quickstart": Verb("groundup.cli.quickstart:quickstart", "the whole life of a model, in minutes", _quickstart),
     "new": Verb("groundup.cli.new:new", "write a recipe to start from", _new),
@@ -322,8 +262,14 @@ VERBS: dict[str, Verb] = {
     "tokenizer train": Verb("groundup.cli.tokenizer:train", "learn a tokenizer from text", _tokenizer_train),
     "tokenizer inspect": Verb("groundup.cli.tokenizer:inspect", "how well a tokenizer fits a text", _tokenizer_inspect),
     "train": Verb("groundup.cli.train:train", "train what a recipe says, or go on with it", _train),
+    "find-lr": Verb("groundup.cli.find_lr:find_lr", "try learning rates on a recipe for a moment", _find_lr),
+    "import": Verb("groundup.cli.import_model:import_model", "bring a model from elsewhere in", _import),
+    "inspect": Verb("groundup.cli.inspect:inspect", "what is in a model of any format; runs nothing", _inspect),
+    "merge": Verb("groundup.cli.merge:merge", "fold adapters into their base, or average models", _merge),
+    "export": Verb("groundup.cli.export:export", "write a model for other tools, and prove it", _export),
     "evaluate": Verb("groundup.cli.evaluate:evaluate", "measure a model, or compare two", _evaluate),
     "generate": Verb("groundup.cli.generate:generate", "continue a text", _generate),
+    "predict": Verb("groundup.cli.predict:predict", "labels or vectors for the rows of files", _predict),
     "chat": Verb("groundup.cli.chat:chat", "talk with a model", _chat),
     "report": Verb("groundup.cli.report:report", "write the report of a run", _report),
     "runs": Verb("groundup.cli.runs:runs", "list the runs of a folder, or compare two", _runs),

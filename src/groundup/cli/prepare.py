@@ -107,9 +107,7 @@ def options_from(files: list[str], overrides: list[str]) -> PrepareOptions:
         raise GroundupError(
             "E-DATA-015",
             f"{len(faults)} option{'s' if len(faults) > 1 else ''} of data preparation cannot be used",
-            where=printable("\n".join(faults), 2000)
-            if len(faults) == 1
-            else "\n".join(map(printable, faults)),
+            where=printable("\n".join(faults), 2000) if len(faults) == 1 else "\n".join(map(printable, faults)),
             why="an option that is not understood would silently not be used",
             fix=f"the options are: {', '.join(PrepareOptions.model_fields)}",
             exit_code=2,
@@ -138,6 +136,4 @@ def _show(corpus: Corpus, sets: dict[str, TokenSet], painter: Painter) -> None:
     painter.print(table(rows, ["", "documents", "text"], width=painter.width))
     for name, tokens in sets.items():
         painter.print(f"{name}: {tokens.num_tokens:,} tokens")
-    painter.print(
-        f"{painter.symbol('pass')} {printable(str(corpus.folder))}  (card.json, quarantine.jsonl, clean/)"
-    )
+    painter.print(f"{painter.symbol('pass')} {printable(str(corpus.folder))}  (card.json, quarantine.jsonl, clean/)")

@@ -64,9 +64,7 @@ class Painter:
         width: columns to fill; None asks the terminal (COLUMNS wins), 80 where there is none.
     """
 
-    def __init__(
-        self, stream: TextIO | None = None, *, colour: bool | None = None, width: int | None = None
-    ) -> None:
+    def __init__(self, stream: TextIO | None = None, *, colour: bool | None = None, width: int | None = None) -> None:
         self.stream = sys.stdout if stream is None else stream
         self.interactive = self.stream.isatty()
         allowed = not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"

@@ -6,6 +6,7 @@ import argparse
 import json
 import math
 import sys
+from pathlib import Path
 from typing import Any
 
 from groundup.cli.terminal import Painter, format_duration
@@ -38,11 +39,19 @@ def train(arguments: argparse.Namespace) -> int:
     painter.print(f"  report    {where}/report.html")
     if result.outcome == "stopped":
         painter.print(f"  go on     groundup train {where}/recipe.yaml --out {where} --resume")
-    elif (result.folder / "model" / "chat.json").exists():
-        painter.print(f"  try it    groundup chat {where}")
     else:
-        painter.print(f"  try it    groundup generate {where} --prompt TEXT")
+        painter.print(f"  try it    groundup {usual_verb(result.folder)}")
     return result.exit_code
+
+
+def usual_verb(folder: Path) -> str:
+    """The command that puts a finished run to use."""
+    said = json.loads((folder / "model" / "model.json").read_text(encoding="utf-8"))
+    if said.get("head"):
+        return f"predict {folder} --files FILE"
+    if (folder / "model" / "chat.json").exists():
+        return f"chat {folder}"
+    return f"generate {folder} --prompt TEXT"
 
 
 class Progress:

@@ -22,7 +22,7 @@ Row = dict[str, Any]
 LONGEST_ANSWER = 300
 """Characters of the longest answer; a docstring's second sentence is added only well below it."""
 
-LONGEST_SIGNATURE = 120
+LONGEST_SIGNATURE = 64
 SHORTEST_SUMMARY = 16
 
 WHAT = (

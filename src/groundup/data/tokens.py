@@ -22,7 +22,6 @@ from groundup.errors import GroundupError
 if TYPE_CHECKING:
     from groundup.contract import TextEncoder
 
-BEGIN, END = "<|begin|>", "<|end|>"
 SMALL = 1 << 23
 
 
@@ -131,13 +130,12 @@ def _whole_shard(out: Path, name: str) -> Shard | None:
 
 def _encode_shard(shared: tuple[Path, TextEncoder, Path], clean: CleanShard) -> None:
     folder, encoder, out = shared
-    begin, end = encoder.specials[BEGIN], encoder.specials[END]
     split, _, number = clean.name.rpartition("-")
 
     def documents() -> Iterator[tuple[list[int], int]]:
         for batch in batches(read_shard(folder, clean)):
             for text, ids in zip(batch, encoder.encode_batch(batch)):
-                yield [begin, *ids, end], len(text.encode())
+                yield encoder.document_ids(ids), len(text.encode())
 
     shard = write_shard(out, split, int(number), documents(), encoder.vocabulary)
     write_atomic(out / f"{clean.name}.shard.json", readable_json(asdict(shard)))

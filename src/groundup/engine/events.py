@@ -212,8 +212,7 @@ class Evaluate:
         if self.best is None or self.sign * value < self.sign * self.best - self.stopping.minimum_change:
             self.best, self.waited = value, 0
             with state.average.applied() if state.average is not None else nullcontext():  # what was measured
-                weights = state.module.state_dict()
-                state.best = {name: tensor.detach().clone() for name, tensor in weights.items()}
+                state.best = {name: tensor.detach().clone() for name, tensor in state.own_tensors().items()}
             return
         self.waited += 1
         if self.waited >= self.stopping.patience:
@@ -233,9 +232,7 @@ class Evaluate:
 class Sample(_Stateless):
     """A `sample` line every `every` steps: what the model says to the fixed prompts."""
 
-    def __init__(
-        self, log: EventLog, *, every: int, sample: Callable[[], list[dict[str, str]]]
-    ) -> None:
+    def __init__(self, log: EventLog, *, every: int, sample: Callable[[], list[dict[str, str]]]) -> None:
         self.log, self.every, self.sample = log, every, sample
 
     def __call__(self, state: State) -> None:

@@ -19,9 +19,7 @@ class BudgetOptions(_Options):
     minutes: float | None = Field(
         default=None, gt=0.0, allow_inf_nan=False, description="training time; measured into steps at the start"
     )
-    epochs: float | None = Field(
-        default=None, gt=0.0, allow_inf_nan=False, description="passes over the training rows"
-    )
+    epochs: float | None = Field(default=None, gt=0.0, allow_inf_nan=False, description="passes over the training rows")
     tokens_per_step: int | None = Field(
         default=None, ge=1, description="tokens in one optimizer step; derived: 128 · depth²"
     )
@@ -81,9 +79,7 @@ class GuardOptions(_Options):
     """What to do about non-finite values and spikes."""
 
     stop_after: int = Field(default=5, ge=1, description="consecutive non-finite steps before the run stops")
-    spike: float = Field(
-        default=6.0, gt=1.0, description="deviations above the recent mean that count as a spike"
-    )
+    spike: float = Field(default=6.0, gt=1.0, description="deviations above the recent mean that count as a spike")
     window: int = Field(default=64, ge=8, description="recent losses that the mean is taken over")
     rewind: bool = Field(
         default=False, description="after a spike go back to the last checkpoint and skip the rows since"

@@ -81,6 +81,8 @@ class State:
         optimizers: by turn.
         seconds: time spent in training steps so far, over all sessions.
         last: what the last update measured.
+        saved: names of the tensors that a checkpoint holds; None for all of them. The rest is a frozen base,
+            which the run builds again from where it came from.
     """
 
     module: nn.Module
@@ -92,10 +94,11 @@ class State:
     seconds: float = 0.0
     last: StepResult | None = None
     best: dict[str, Tensor] = field(default_factory=dict)
+    saved: frozenset[str] | None = None
 
     def tensors(self) -> dict[str, dict[str, Tensor]]:
         """What goes into safetensors files, by file name, under canonical names."""
-        groups: dict[str, dict[str, Tensor]] = {"model": dict(self.module.state_dict()), "optimizer": {}}
+        groups: dict[str, dict[str, Tensor]] = {"model": self.own_tensors(), "optimizer": {}}
         for turn, optimizer in self.optimizers.items():
             groups["optimizer"].update({f"{turn}/{k}": v for k, v in optimizer.state_dict().items()})
         if self.average is not None:
@@ -104,9 +107,20 @@ class State:
             groups["best"] = dict(self.best)
         return groups
 
+    def own_tensors(self) -> dict[str, Tensor]:
+        """The tensors of the module that belong to this run."""
+        tensors = dict(self.module.state_dict())
+        return tensors if self.saved is None else {n: t for n, t in tensors.items() if n in self.saved}
+
+    def put_tensors(self, tensors: dict[str, Tensor]) -> None:
+        """Put back what `own_tensors` gave; a missing or unexpected name is refused."""
+        if self.saved is not None and set(tensors) != self.saved:
+            raise KeyError(f"expected {sorted(self.saved)}, got {sorted(tensors)}")
+        self.module.load_state_dict(tensors, strict=self.saved is None)
+
     def load_tensors(self, groups: dict[str, dict[str, Tensor]]) -> None:
         """Put back what `tensors` gave; a missing or unexpected name is refused by torch's strict loading."""
-        self.module.load_state_dict(groups["model"], strict=True)
+        self.put_tensors(groups["model"])
         for turn, optimizer in self.optimizers.items():
             prefix = f"{turn}/"
             own = {k[len(prefix) :]: v for k, v in groups["optimizer"].items() if k.startswith(prefix)}
@@ -147,9 +161,7 @@ def random_state() -> dict[str, str]:
 
 def set_random_state(states: dict[str, str]) -> None:
     """Put the global generators back."""
-    tensors = {
-        name: torch.tensor(list(base64.b64decode(text)), dtype=torch.uint8) for name, text in states.items()
-    }
+    tensors = {name: torch.tensor(list(base64.b64decode(text)), dtype=torch.uint8) for name, text in states.items()}
     torch.set_rng_state(tensors["cpu"])
     if "cuda" in tensors and torch.cuda.is_available():
         torch.cuda.set_rng_state(tensors["cuda"])

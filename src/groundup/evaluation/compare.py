@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 from groundup.evaluation.answers import AnswerScores
-from groundup.evaluation.metrics import METRICS, TextScores
+from groundup.evaluation.metrics import METRICS, LabelScores, TextScores
 from groundup.evaluation.statistics import Interval, Verdict, difference, interval, judge
 
 
@@ -34,8 +34,8 @@ class Comparison(NamedTuple):
 
 
 def compare(
-    before: TextScores | AnswerScores,
-    after: TextScores | AnswerScores,
+    before: TextScores | AnswerScores | LabelScores,
+    after: TextScores | AnswerScores | LabelScores,
     metrics: Iterable[str],
     *,
     seed: int = 0,

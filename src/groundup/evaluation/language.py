@@ -11,8 +11,7 @@ from __future__ import annotations
 
 import bisect
 import math
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -23,6 +22,7 @@ from torch import Tensor, nn
 from groundup.contract import IGNORE, LanguageModel
 from groundup.errors import GroundupError
 from groundup.evaluation.statistics import Array, Interval, PerUnit, interval
+from groundup.functional import evaluating
 
 Ids = NDArray[Any]
 """The ids of a document, any integer dtype, begin and end tokens included."""
@@ -126,7 +126,7 @@ def score_documents(
     longest = max((w.end - w.start for w in stretches), default=1)
     rows = pack([w.end - w.start for w in stretches], min(context, max(longest, SHORTEST_ROW)))
     place = torch.device(device)
-    with torch.inference_mode(), _evaluating(model):
+    with torch.inference_mode(), evaluating(model):
         for start in range(0, len(rows), batch_rows):
             chosen = [[stretches[index] for index in row] for row in rows[start : start + batch_rows]]
             batch, unit_N = _batch(chosen, ids, masks, parts)
@@ -176,9 +176,7 @@ def _nats(model: LanguageModel, batch: dict[str, Tensor]) -> Array:
     weight_VD = model.head_weight()
     rows = max(1, LOGITS // weight_VD.shape[0])
     pieces = [
-        nn.functional.cross_entropy(
-            nn.functional.linear(hidden, weight_VD).float(), target, reduction="none"
-        ).double()
+        nn.functional.cross_entropy(nn.functional.linear(hidden, weight_VD).float(), target, reduction="none").double()
         for hidden, target in zip(hidden_ND.split(rows), target_N.split(rows))
     ]
     return torch.cat(pieces).cpu().numpy()
@@ -224,16 +222,3 @@ def language_metrics(
         bits = PerUnit.of(np.asarray(nats, np.float64) / math.log(2), text_bytes)
         found["bits_per_byte"] = interval(bits, confidence=confidence, seed=seed)
     return found
-
-
-@contextmanager
-def _evaluating(model: LanguageModel) -> Iterator[None]:
-    """The model in evaluation mode (no dropout); exactly the modules that were training train again after."""
-    training = [part for part in model.modules() if part.training] if isinstance(model, nn.Module) else []
-    for part in training:
-        part.training = False
-    try:
-        yield
-    finally:
-        for part in training:
-            part.training = True

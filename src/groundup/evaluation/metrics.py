@@ -26,11 +26,25 @@ class TextScores(NamedTuple):
     text_bytes: Array
 
 
+class LabelScores(NamedTuple):
+    """What was measured on each labelled row: float64 arrays of one length.
+
+    nats: the loss of the row's targets (nats; squared errors for numbers).
+    targets: how many targets the row has.
+    right: how many of them were right; for embeddings 1 / rank of the row's partner among all.
+    """
+
+    nats: Array
+    targets: Array
+    right: Array
+
+
 @dataclass(frozen=True, kw_only=True)
 class Metric:
     """One metric.
 
-    measure: scores to units; takes TextScores if `data` is "text", AnswerScores if it is "answers".
+    measure: scores to units; takes TextScores if `data` is "text", AnswerScores if it is "answers",
+        LabelScores if it is "labels", "values" or "pairs".
     data: the kind of data it needs.
     higher_is_better: which way is better.
     unit: what the number is in.
@@ -39,14 +53,14 @@ class Metric:
     """
 
     measure: Callable[[Any], PerUnit]
-    data: Literal["text", "answers"]
+    data: Literal["text", "answers", "labels", "values", "pairs"]
     higher_is_better: bool
     unit: str
     per_token: bool = False
     transform: Transform = identity
 
 
-def nats_per_target(scores: TextScores | AnswerScores) -> PerUnit:
+def nats_per_target(scores: TextScores | AnswerScores | LabelScores) -> PerUnit:
     """Cross-entropy in nats, weighted by targets."""
     return PerUnit.of(scores.nats, scores.targets)
 
@@ -71,10 +85,13 @@ def ended(scores: AnswerScores) -> PerUnit:
     return PerUnit.of(scores.ended)
 
 
+def share_right(scores: LabelScores) -> PerUnit:
+    """Share of targets that were right; the mean of 1 / rank for embeddings."""
+    return PerUnit.of(scores.right, scores.targets)
+
+
 METRICS: dict[str, Metric] = {
-    "loss": Metric(
-        measure=nats_per_target, data="text", higher_is_better=False, unit="nats/token", per_token=True
-    ),
+    "loss": Metric(measure=nats_per_target, data="text", higher_is_better=False, unit="nats/token", per_token=True),
     "perplexity": Metric(
         measure=nats_per_target,
         data="text",
@@ -90,6 +107,10 @@ METRICS: dict[str, Metric] = {
     "exact_match": Metric(measure=exact, data="answers", higher_is_better=True, unit="share"),
     "f1": Metric(measure=f1, data="answers", higher_is_better=True, unit="share"),
     "ended": Metric(measure=ended, data="answers", higher_is_better=True, unit="share"),
+    "label_loss": Metric(measure=nats_per_target, data="labels", higher_is_better=False, unit="nats"),
+    "accuracy": Metric(measure=share_right, data="labels", higher_is_better=True, unit="share"),
+    "squared_error": Metric(measure=nats_per_target, data="values", higher_is_better=False, unit=""),
+    "reciprocal_rank": Metric(measure=share_right, data="pairs", higher_is_better=True, unit=""),
 }
 
 
@@ -128,7 +149,7 @@ def choose_metrics(names: Iterable[str], data: Iterable[str]) -> list[str]:
     return wanted or [name for name, metric in METRICS.items() if metric.data in kinds]
 
 
-def measure(name: str, scores: TextScores | AnswerScores, *, seed: int = 0) -> Interval:
+def measure(name: str, scores: TextScores | AnswerScores | LabelScores, *, seed: int = 0) -> Interval:
     """The metric called `name` with its bootstrap interval."""
     metric = METRICS[name]
     return interval(metric.measure(scores), transform=metric.transform, seed=seed)

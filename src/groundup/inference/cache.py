@@ -8,13 +8,11 @@ Shapes: B rows, H key-value heads, T new positions, S positions so far, K head s
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from groundup.contract import LanguageModel
+from groundup.functional import evaluating
 
 
 class KeyValueCache:
@@ -99,19 +97,6 @@ class _Probe:
         self.length += positions
 
 
-@contextmanager
-def evaluating(model: LanguageModel) -> Iterator[None]:
-    """The model in evaluation mode (no dropout); exactly the modules that were training train again after."""
-    training = [part for part in model.modules() if part.training] if isinstance(model, nn.Module) else []
-    for part in training:
-        part.training = False
-    try:
-        yield
-    finally:
-        for part in training:
-            part.training = True
-
-
 def cache_for(model: LanguageModel, batch: int, context: int) -> KeyValueCache:
     """A cache for `batch` rows of at most `context` positions of this model.
 
@@ -122,6 +107,4 @@ def cache_for(model: LanguageModel, batch: int, context: int) -> KeyValueCache:
     with torch.inference_mode(), evaluating(model):
         model.hidden(torch.zeros(1, 1, dtype=torch.int64, device=model.head_weight().device), cache=probe)
     key = probe.key_BHTK
-    return KeyValueCache(
-        probe.layers, batch, key.shape[1], key.shape[3], context, dtype=key.dtype, device=key.device
-    )
+    return KeyValueCache(probe.layers, batch, key.shape[1], key.shape[3], context, dtype=key.dtype, device=key.device)

@@ -13,7 +13,7 @@ Nothing that reads files or builds models may enter here. Shapes: B rows, T posi
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import Literal, NamedTuple, Protocol
 
 import torch
@@ -21,7 +21,8 @@ from torch import Tensor
 
 from groundup.contract import Cache, LanguageModel
 from groundup.errors import GroundupError
-from groundup.inference.cache import cache_for, evaluating
+from groundup.functional import evaluating
+from groundup.inference.cache import cache_for
 from groundup.inference.sample import SampleOptions, sample
 
 Finish = Literal["stop", "length"]
@@ -145,7 +146,7 @@ def generate(
     prompt_ids: list[int],
     options: SampleOptions,
     *,
-    end_id: int | None,
+    end_ids: Collection[int],
     decoder: Decoder,
 ) -> Iterator[Piece]:
     """One answer, piece by piece.
@@ -154,7 +155,7 @@ def generate(
         model: any decoder of the contract; its mode and gradients are left alone.
         prompt_ids: at least one id, begin token included where the model was trained with one.
         options: how to choose; `max_tokens` counts the answer.
-        end_id: the id with which the model ends its answer, or None to go on to the length.
+        end_ids: the ids that end an answer; none of them is part of it. Empty: go on to the length.
         decoder: turns this answer's ids into text; a fresh one.
 
     Returns:
@@ -164,16 +165,16 @@ def generate(
         GroundupError: E-GEN-002 … 005, before the first piece for a fault of the prompt.
     """
     _check_prompt(model, prompt_ids, "the prompt")
-    return _pieces(model, prompt_ids, options, end_id, decoder)
+    return _pieces(model, prompt_ids, options, end_ids, decoder)
 
 
 def _pieces(
-    model: LanguageModel, prompt_ids: list[int], options: SampleOptions, end_id: int | None, decoder: Decoder
+    model: LanguageModel, prompt_ids: list[int], options: SampleOptions, end_ids: Collection[int], decoder: Decoder
 ) -> Iterator[Piece]:
     scanner = StopScanner(options.stop)
     finish: Finish = "length"
     for token, logprob in _tokens(model, prompt_ids, options):
-        if token == end_id:
+        if token in end_ids:
             finish = "stop"
             break
         text, stopped = scanner.push(decoder.push(token))
@@ -185,9 +186,7 @@ def _pieces(
     yield Piece(text + scanner.flush(), None, None, "stop" if stopped else finish)
 
 
-def _tokens(
-    model: LanguageModel, prompt_ids: list[int], options: SampleOptions
-) -> Iterator[tuple[int, float]]:
+def _tokens(model: LanguageModel, prompt_ids: list[int], options: SampleOptions) -> Iterator[tuple[int, float]]:
     """Ids and log-probabilities without end, up to `max_tokens` or the context."""
     rows = _Rows(model, [prompt_ids], [0], options)
     for _ in range(rows.room(prompt_ids)):
@@ -201,7 +200,7 @@ def generate_batch(
     prompts: Sequence[list[int]],
     options: SampleOptions,
     *,
-    end_id: int | None,
+    end_ids: Collection[int],
     batch_rows: int = 32,
 ) -> list[Result]:
     """Answers to many prompts, in their order.
@@ -213,7 +212,7 @@ def generate_batch(
         model: any decoder of the contract; its mode and gradients are left alone.
         prompts: lists of ids, of any lengths, none empty.
         options: how to choose; `stop` must be empty, for stop texts are found in decoded text.
-        end_id: the id with which the model ends its answer, or None.
+        end_ids: the ids that end an answer.
         batch_rows: how many rows are computed at once.
 
     Raises:
@@ -234,7 +233,7 @@ def generate_batch(
     results: dict[int, Result] = {}
     with evaluating(model):
         for start in range(0, len(order), batch_rows):
-            _finish_batch(model, prompts, order[start : start + batch_rows], options, end_id, results)
+            _finish_batch(model, prompts, order[start : start + batch_rows], options, end_ids, results)
     return [results[index] for index in range(len(prompts))]
 
 
@@ -270,7 +269,7 @@ class _Rows:
         logits_BV = next_logits(self.model, tokens_BT, self.cache)
         if not free:
             return [], []
-        seen_BV = None if self.seen_BV is None else self.seen_BV[free]
+        seen_BV = None if self.seen_BV is None else self.seen_BV[free][:, : logits_BV.shape[1]]
         ids_B = sample(logits_BV[free], self.options, [self.generators[row] for row in free], seen_BV)
         logprob_B = logits_BV[free].log_softmax(dim=-1).gather(1, ids_B[:, None]).squeeze(1)
         return ids_B.tolist(), logprob_B.tolist()
@@ -288,7 +287,7 @@ def _finish_batch(
     prompts: Sequence[list[int]],
     members: list[int],
     options: SampleOptions,
-    end_id: int | None,
+    end_ids: Collection[int],
     results: dict[int, Result],
 ) -> None:
     """Answer the prompts `members` together and put their results into `results`."""
@@ -307,7 +306,7 @@ def _finish_batch(
                     following[row] = prompts[index][fed]
                 continue
             token, logprob = chosen[row]
-            if token == end_id:
+            if token in end_ids:
                 results[index] = results[index]._replace(finish="stop")
                 continue
             results[index].ids.append(token)

@@ -57,15 +57,11 @@ class SampleOptions(BaseModel):
         default=1.0, gt=0.0, le=10.0, allow_inf_nan=False,
         description="weakens tokens already in the text, above 0 up to 10; 1 is off",
     )  # fmt: skip
-    max_tokens: int = Field(
-        default=256, ge=1, le=1_048_576, description="the longest answer, in tokens, 1 to 1048576"
-    )
+    max_tokens: int = Field(default=256, ge=1, le=1_048_576, description="the longest answer, in tokens, 1 to 1048576")
     stop: tuple[Annotated[str, Field(min_length=1)], ...] = Field(
         default=(), max_length=MOST_STOPS, description="up to 16 non-empty texts that end the answer"
     )
-    seed: int = Field(
-        default=0, ge=0, le=2**63 - 1, description="seed of the draws, 0 to 9223372036854775807"
-    )
+    seed: int = Field(default=0, ge=0, le=2**63 - 1, description="seed of the draws, 0 to 9223372036854775807")
 
 
 def sample_options(values: Mapping[str, object]) -> SampleOptions:
@@ -99,9 +95,7 @@ def sample_options(values: Mapping[str, object]) -> SampleOptions:
 def penalise_BV(logits_BV: Tensor, seen_BV: Tensor, penalty: float) -> Tensor:
     """Weaken the tokens already in the text: positive logits are divided by the penalty, negative ones
     multiplied (CTRL, Keskar et al. 2019, arXiv:1909.05858, section 4.1). `seen_BV` is bool."""
-    return torch.where(
-        seen_BV, torch.where(logits_BV > 0, logits_BV / penalty, logits_BV * penalty), logits_BV
-    )
+    return torch.where(seen_BV, torch.where(logits_BV > 0, logits_BV / penalty, logits_BV * penalty), logits_BV)
 
 
 def filtered_BV(logits_BV: Tensor, options: SampleOptions) -> Tensor:

@@ -66,6 +66,25 @@ def reset_peak(control: Path = Path("/proc/self/clear_refs")) -> bool:
     return True
 
 
+LARGE_BYTES = 1 << 22
+MMAP_THRESHOLD = -3  # glibc's M_MMAP_THRESHOLD
+
+
+def steady_allocator() -> None:
+    """Give large tensors memory of their own, which goes back to the system when they are freed.
+
+    glibc raises the size up to which it cuts allocations out of its heap to 32 MiB as a program goes on, and the
+    heap cannot shrink below what still lives in it: training a 135 M model with LoRA held 2.8 GB of which 1.1 GB
+    were in use. A fixed threshold costs the zeroing of fresh pages, a few hundredths of a step. Elsewhere than on
+    Linux with glibc it does nothing.
+    """
+    if sys.platform == "linux":
+        try:
+            ctypes.CDLL(None).mallopt(MMAP_THRESHOLD, LARGE_BYTES)
+        except AttributeError:
+            return
+
+
 def release_memory() -> int:
     """Give what was freed back to the system where it can be asked to, and return the bytes still held.
 

@@ -7,7 +7,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict
 from torch import Tensor
 
-from groundup.contract import IGNORE, Batch, LanguageModel, Loss
+from groundup.contract import IGNORE, Batch, LanguageModel, Loss, RoutedModel
 from groundup.functional import chunked_cross_entropy
 
 
@@ -36,11 +36,14 @@ class NextToken:
         document_BT = batch["document_BT"]
         # One document in every row needs no mask: plain causal attention is exact, and faster.
         alone = bool((document_BT == document_BT[:, :1]).all())
-        hidden_BTD = self.model.hidden(
-            batch["tokens_BT"], batch["position_BT"], None if alone else document_BT
-        )
+        given = (batch["tokens_BT"], batch["position_BT"], None if alone else document_BT)
+        if isinstance(self.model, RoutedModel):
+            hidden_BTD, balance = self.model.hidden_and_balance(*given)
+            extra = balance * self.weight(turn, batch)  # of a token; all losses here are sums
+        else:
+            hidden_BTD, extra = self.model.hidden(*given), None
         total = chunked_cross_entropy(hidden_BTD, self.model.head_weight(), batch["target_BT"])
-        return Loss(total, {})
+        return Loss(total, {}) if extra is None else Loss(total + extra, {"balance": extra.detach()})
 
     def after_step(self, step: int) -> None:
         """Nothing moves besides the model."""

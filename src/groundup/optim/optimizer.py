@@ -8,22 +8,17 @@ function of the step.
 from __future__ import annotations
 
 import itertools
+from collections.abc import Collection
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from groundup.errors import GroundupError
+from groundup.optim.groups import is_hidden_matrix, is_muons, match_groups, rates
 from groundup.optim.muon import Muon
 from groundup.optim.options import AdamWOptions, MuonOptions, SGDOptions
 from groundup.optim.schedules import factor
-
-EMBEDDING_PARTS = ("embedding.", "head.")
-"""Parameters whose rows are looked up or compete in a softmax: no decay, and not a map between spaces."""
-
-
-def is_hidden_matrix(name: str, parameter: Tensor) -> bool:
-    """Whether a parameter maps hidden states to hidden states: what Muon updates and what decays."""
-    return parameter.dim() >= 2 and not any(part in name for part in EMBEDDING_PARTS)
 
 
 class Optimizer:
@@ -33,16 +28,27 @@ class Optimizer:
         module: the network; parameters with `requires_grad=False` are left out entirely.
         options: kind and rates, with every derived number filled in.
         steps: length of the run, for the schedule.
+        player: how the recipe calls it.
+        later: names of parameters that are frozen now and will be trained later in the run. Without a
+            gradient they have no state.
 
     Raises:
         GroundupError: nothing is trainable.
     """
 
     def __init__(
-        self, module: nn.Module, options: AdamWOptions | SGDOptions | MuonOptions, *, steps: int
+        self,
+        module: nn.Module,
+        options: AdamWOptions | SGDOptions | MuonOptions,
+        *,
+        steps: int,
+        player: str = "model",
+        later: Collection[str] = (),
     ) -> None:
-        self.options, self.steps = options, steps
-        self.names: dict[Tensor, str] = {p: name for name, p in module.named_parameters() if p.requires_grad}
+        self.options, self.steps, self.player = options, steps, player
+        self.names: dict[Tensor, str] = {
+            p: name for name, p in module.named_parameters() if p.requires_grad or name in later
+        }
         if not self.names:
             raise GroundupError(
                 "E-RUN-010",
@@ -56,32 +62,43 @@ class Optimizer:
 
     def _build(self) -> list[torch.optim.Optimizer]:
         options, rate = self.options, self.rate
-        hidden = [p for p, name in self.names.items() if is_hidden_matrix(name, p)]
-        rest = [p for p, name in self.names.items() if not is_hidden_matrix(name, p)]
-        groups = [
-            {"params": hidden, "weight_decay": options.weight_decay},
-            {"params": rest, "weight_decay": 0.0},
-        ]
-        groups = [group for group in groups if group["params"]]
-        if isinstance(options, SGDOptions):
-            sgd = torch.optim.SGD(groups, lr=rate, momentum=options.momentum, nesterov=options.nesterov)
-            return [sgd]
-        betas = (options.beta1, options.beta2)
-        if isinstance(options, AdamWOptions):
-            return [torch.optim.AdamW(groups, lr=rate, betas=betas, eps=options.epsilon, fused=True)]
+        muons = [p for p, name in self.names.items() if isinstance(options, MuonOptions) and is_muons(name, p)]
+        rest = [p for p in self.names if p not in set(muons)]
         parts: list[torch.optim.Optimizer] = []
-        if hidden:
-            decay, turns = options.weight_decay, options.iterations
-            parts.append(
-                Muon(hidden, lr=rate, momentum=options.momentum, weight_decay=decay, iterations=turns)
-            )
-        if rest:
-            scaled = rate * options.adamw_scale
-            parts.append(torch.optim.AdamW(rest, lr=scaled, betas=betas, weight_decay=0.0, fused=True))
-        for part in parts:
-            for group in part.param_groups:
-                group["scale"] = group["lr"] / rate
+        if isinstance(options, SGDOptions):
+            momentum, nesterov = options.momentum, options.nesterov
+            parts.append(torch.optim.SGD(self._groups(rest), lr=rate, momentum=momentum, nesterov=nesterov))
+        elif rest:
+            betas = (options.beta1, options.beta2)
+            epsilon = options.epsilon if isinstance(options, AdamWOptions) else 1e-8
+            parts.append(torch.optim.AdamW(self._groups(rest), lr=rate, betas=betas, eps=epsilon, fused=True))
+        if muons and isinstance(options, MuonOptions):
+            momentum, turns = options.momentum, options.iterations
+            parts.insert(0, Muon(self._groups(muons), lr=rate, momentum=momentum, iterations=turns))
         return parts
+
+    def _groups(self, parameters: list[Tensor]) -> list[dict[str, Any]]:
+        """Parameters of equal rate and decay together. `scale` is the multiple of the learning rate."""
+        options, names = self.options, list(self.names.values())
+        multiples = rates(names, options.layer_decay)
+        chosen = match_groups(names, options.groups, self.player)
+        whole = isinstance(options, MuonOptions)
+        groups: dict[tuple[float, float], list[Tensor]] = {}
+        for parameter in parameters:
+            name = self.names[parameter]
+            decays = is_hidden_matrix(name, parameter) and (not whole or is_muons(name, parameter))
+            decay = options.weight_decay if decays else 0.0
+            scale = multiples[name]
+            if isinstance(options, MuonOptions) and not is_muons(name, parameter):
+                scale *= options.adamw_scale
+            if name in chosen:
+                scale *= chosen[name].rate
+                said = chosen[name].weight_decay
+                decay = decay if said is None else said
+            groups.setdefault((scale, decay), []).append(parameter)
+        return [
+            {"params": members, "weight_decay": decay, "scale": scale} for (scale, decay), members in groups.items()
+        ]
 
     @property
     def parameters(self) -> list[Tensor]:
@@ -94,10 +111,13 @@ class Optimizer:
 
     def step(self, step: int) -> None:
         """Update with the gradients that are there, at the rate of 0-based step `step`."""
-        rate = self.learning_rate(step)
+        self.move(self.learning_rate(step))
+
+    def move(self, rate: float) -> None:
+        """Update at a rate of one's own, whatever the schedule says."""
         for part in self.parts:
             for group in part.param_groups:
-                group["lr"] = rate * group.get("scale", 1.0)
+                group["lr"] = rate * group["scale"]
             part.step()
 
     def zero_grad(self) -> None:

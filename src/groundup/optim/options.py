@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from groundup.optim.groups import GroupOptions
 from groundup.optim.schedules import ScheduleOptions
 
 
@@ -20,6 +21,12 @@ class _Common(BaseModel):
     )
     schedule: ScheduleOptions = Field(default_factory=ScheduleOptions, description="how the rate moves")
     clip: float | None = Field(default=1.0, gt=0.0, description="largest gradient norm; null: no clipping")
+    layer_decay: float | None = Field(
+        default=None, gt=0.0, lt=1.0, description="each layer learns at this share of the rate of the one above it"
+    )
+    groups: list[GroupOptions] = Field(
+        default_factory=list, description="other rates and decays by parameter path; the first match counts"
+    )
 
 
 class AdamWOptions(_Common):
@@ -45,9 +52,7 @@ class MuonOptions(_Common):
     kind: Literal["muon"]
     momentum: float = Field(default=0.95, ge=0.0, lt=1.0, description="share of the last update kept")
     iterations: int = Field(default=5, ge=1, le=20, description="Newton–Schulz steps")
-    adamw_scale: float = Field(
-        default=2.0, gt=0.0, description="the AdamW part's rate, as a multiple of learning_rate"
-    )
+    adamw_scale: float = Field(default=2.0, gt=0.0, description="the AdamW part's rate, as a multiple of learning_rate")
     beta1: float = Field(default=0.9, ge=0.0, lt=1.0, description="AdamW part: decay of the mean gradient")
     beta2: float = Field(default=0.95, ge=0.0, lt=1.0, description="AdamW part: decay of the mean square")
 

@@ -10,20 +10,32 @@ from collections.abc import Iterator
 
 from pydantic import BaseModel
 
+from groundup.adapters import FreezeOptions, QuantizeOptions
 from groundup.data.options import PrepareOptions
 from groundup.errors import GroundupError, nearest
+from groundup.models import FAMILIES
 from groundup.optim.options import SGDOptions
 from groundup.recipe.faults import Places, raise_all
-from groundup.recipe.tree import DEFAULT_CONTEXT, ChatData, Recipe
+from groundup.recipe.tree import DEFAULT_CONTEXT, LABELLED_CONTEXT, ChatData, LabelledData, Recipe, TextData
 
 SIZES = (
     "depth", "width", "layers", "heads", "key_value_heads", "head_size", "hidden", "context",
     "rotary_base", "norm_epsilon", "query_key_norm", "sliding_window", "tied", "family",
+    "experts", "experts_per_token",
 )  # fmt: skip
 
 BUDGETS = ("steps", "tokens", "minutes", "epochs")
-METRICS = {"text": ("loss", "perplexity", "bits_per_byte"), "chat": ("loss",)}
-"""What the evaluations while training measure, by the kind of data; smaller is better for all of them."""
+METRICS = {
+    "text": ("loss", "perplexity", "bits_per_byte"),
+    "chat": ("loss",),
+    "classify": ("loss", "accuracy"),
+    "choice": ("loss", "accuracy"),
+    "multilabel": ("loss", "accuracy"),
+    "tag": ("loss", "accuracy"),
+    "regress": ("loss",),
+    "embed": ("reciprocal_rank",),
+}
+"""What the evaluations while training measure, by the kind of data, or by the task of labelled data."""
 
 
 class _Check:
@@ -35,9 +47,7 @@ class _Check:
     def fault(self, code: str, path: str, what: str, why: str, fix: str) -> GroundupError:
         """A fault at a dotted path."""
         steps = tuple(path.split("."))
-        return GroundupError(
-            code, what, where=f"{path} ({self.places.of(steps)})", why=why, fix=fix, exit_code=2
-        )
+        return GroundupError(code, what, where=f"{path} ({self.places.of(steps)})", why=why, fix=fix, exit_code=2)
 
     def unused(self, path: str, because: str, fix: str) -> GroundupError:
         """A field that is set and would do nothing."""
@@ -47,7 +57,10 @@ class _Check:
     def all(self) -> Iterator[GroundupError]:
         """Every cross-field fault."""
         yield from self.model()
+        yield from self.family()
+        yield from self.adapters()
         yield from self.data()
+        yield from self.labelled()
         yield from self.budget()
         yield from self.optim()
         yield from self.events()
@@ -76,6 +89,102 @@ class _Check:
             )  # fmt: skip
             return
         yield from self.heads()
+
+    def family(self) -> Iterator[GroundupError]:
+        """Fields of another family, and a family that cannot do what the data asks for."""
+        model, data = self.recipe.model, self.recipe.data
+        if model.init_from is not None:
+            return
+        known = {*FAMILIES[model.family][0].model_fields, "depth", "family"}
+        for name in SIZES:
+            if _given(model, name) and name not in known:
+                yield self.unused(
+                    f"model.{name}", f"the family {model.family} has no such part", f"remove model.{name}"
+                )
+        if model.family == "bert" and not isinstance(data, LabelledData):
+            yield self.fault(
+                "E-RECIPE-043", "model.family",
+                "an encoder cannot predict the next token: every position sees all others",
+                "the answer would stand in its own input, and the loss would fall to zero and mean nothing",
+                "set model.family=llama, or data.kind=labelled",
+            )  # fmt: skip
+        if model.family == "moe" and (model.experts_per_token or 2) > (model.experts or 8):
+            yield self.fault(
+                "E-RECIPE-044", "model.experts_per_token",
+                f"model.experts_per_token {model.experts_per_token or 2} > model.experts {model.experts or 8}",
+                "a token cannot go through more experts than there are", "lower model.experts_per_token",
+            )  # fmt: skip
+
+    def adapters(self) -> Iterator[GroundupError]:
+        """Adapters belong to a model that exists, and a schedule of theirs to the length of the run."""
+        adapters, steps = self.recipe.adapters, self.recipe.budget.steps
+        if adapters and self.recipe.model.init_from is None:
+            yield self.fault(
+                "E-RECIPE-045", "adapters", "adapters change a model that exists, and this recipe starts from nothing",
+                "frozen or low-rank weights of a network that knows nothing would learn nothing",
+                "set model.init_from=MODEL, or remove the adapters section",
+            )  # fmt: skip
+        for number, adapter in enumerate(adapters):
+            if isinstance(adapter, QuantizeOptions) and adapter.bits == "int8":
+                for name in ("group", "double"):
+                    if _given(adapter, name):
+                        yield self.unused(f"adapters.{number}.{name}", "it is for bits: nf4", f"remove {name}")
+            if not isinstance(adapter, FreezeOptions) or steps is None:
+                continue
+            for entry in adapter.unfreeze:
+                if entry.step >= steps:
+                    yield self.unused(
+                        f"adapters.{number}.unfreeze",
+                        f"step {entry.step} lies behind the end of the run at {steps}",
+                        "lower the step, or raise budget.steps",
+                    )
+        if any(adapter.kind == "prompt" for adapter in adapters) and isinstance(self.recipe.data, TextData):
+            yield self.fault(
+                "E-RECIPE-048", "adapters", "a learned prompt stands in front of a text, and running text has no front",
+                "rows of running text begin anywhere, so that most of them would not see it",
+                "use data.kind=chat or labelled, or another adapter",
+            )  # fmt: skip
+        if len(adapters) > 1 and adapters[0].kind != "quantize" and any(a.kind == "quantize" for a in adapters):
+            yield self.fault(
+                "E-RECIPE-046", "adapters", "quantize stands behind another adapter",
+                "the base is stored in few bits first, and adapters are put on top of it",
+                "move the quantize entry to the front",
+            )  # fmt: skip
+        if len(adapters) == 1 and adapters[0].kind == "quantize" and not isinstance(self.recipe.data, LabelledData):
+            yield self.fault(
+                "E-RECIPE-046", "adapters", "a quantized base alone has nothing to train",
+                "weights in few bits stand still; an adapter on top of them learns",
+                "add {kind: lora} behind it",
+            )  # fmt: skip
+
+    def labelled(self) -> Iterator[GroundupError]:
+        """The objective must be the one of the data, and a head needs labelled data."""
+        data, objective, head = self.recipe.data, self.recipe.objective, self.recipe.head
+        wanted: str = "next_token"
+        if isinstance(data, LabelledData):
+            wanted = "contrast" if data.task == "embed" else data.task
+            if head.normalise is not None and data.task != "embed":
+                yield self.unused("head.normalise", "it is for task embed", "remove it")
+            if data.balanced and data.task != "classify":
+                yield self.unused("data.balanced", "it is for task classify", "remove it")
+            for name in ("pooling", "pooler"):
+                if data.task == "tag" and _given(head, name):
+                    yield self.unused(f"head.{name}", "a head for task tag reads every token", f"remove head.{name}")
+            longest = data.context or self.recipe.model.context or LABELLED_CONTEXT
+            if data.max_length is not None and data.max_length > longest:
+                yield self.unused(
+                    "data.max_length", f"rows end at data.context, which is {longest}",
+                    f"set data.context={data.max_length}",
+                )  # fmt: skip
+        else:
+            for name in type(head).model_fields:
+                if _given(head, name):
+                    yield self.unused(f"head.{name}", f"{data.kind} data has no head", f"remove head.{name}")
+        if objective is not None and objective.kind != wanted:
+            yield self.fault(
+                "E-RECIPE-047", "objective.kind", f"objective {objective.kind} does not fit the data",
+                f"these rows are learned by {wanted}", f"set objective.kind={wanted}, or leave objective out",
+            )  # fmt: skip
 
     def heads(self) -> Iterator[GroundupError]:
         model = self.recipe.model
@@ -113,9 +222,9 @@ class _Check:
         data = self.recipe.data
         if isinstance(data, ChatData):
             if data.held_out_files and _given(data, "held_out"):
-                yield self.unused(
-                    "data.held_out", "data.held_out_files names the rows", "remove data.held_out"
-                )
+                yield self.unused("data.held_out", "data.held_out_files names the rows", "remove data.held_out")
+            return
+        if isinstance(data, LabelledData):
             return
         given = [name for name in ("files", "sources", "prepared") if _given(data, name)]
         if len(given) != 1:
@@ -173,7 +282,8 @@ class _Check:
         """Tokens in a row, as resolve derives them; None if only the model of init_from knows."""
         model = self.recipe.model
         said = self.recipe.data.context or model.context
-        return said or (None if model.init_from is not None else DEFAULT_CONTEXT)
+        usual = LABELLED_CONTEXT if isinstance(self.recipe.data, LabelledData) else DEFAULT_CONTEXT
+        return said or (None if model.init_from is not None else usual)
 
     def optim(self) -> Iterator[GroundupError]:
         if set(self.recipe.optim) != {"model"}:
@@ -208,13 +318,15 @@ class _Check:
     def events(self) -> Iterator[GroundupError]:
         events, guard = self.recipe.events, self.recipe.guard
         if events.early_stopping and events.evaluate_every == 0:
-            yield self.unused(
-                "events.early_stopping", "events.evaluate_every is 0", "set events.evaluate_every"
-            )
+            yield self.unused("events.early_stopping", "events.evaluate_every is 0", "set events.evaluate_every")
         yield from self.stopping()
         if events.evaluate_every == 0 and _given(events, "evaluate_tokens"):
             yield self.unused("events.evaluate_tokens", "events.evaluate_every is 0", "remove one of the two")
-        if events.sample_every == 0 and events.prompts:
+        if isinstance(self.recipe.data, LabelledData):
+            for name in ("prompts", "sample_every", "sample_tokens"):
+                if _given(events, name) and dict(events)[name]:
+                    yield self.unused(f"events.{name}", "a headed model writes no text", f"remove events.{name}")
+        elif events.sample_every == 0 and events.prompts:
             yield self.unused("events.prompts", "events.sample_every is 0", "remove one of the two")
         if guard.rewind and events.save_every == 0:
             yield self.unused(
@@ -222,13 +334,12 @@ class _Check:
                 "set events.save_every",
             )  # fmt: skip
 
-
     def stopping(self) -> Iterator[GroundupError]:
         """Early stopping needs a metric that is measured while training, and something to measure it on."""
         stopping, data = self.recipe.events.early_stopping, self.recipe.data
         if stopping is None:
             return
-        known = METRICS[data.kind]
+        known = METRICS[data.task if isinstance(data, LabelledData) else data.kind]
         if stopping.metric not in known:
             yield self.fault(
                 "E-RECIPE-040", "events.early_stopping.metric",
@@ -240,6 +351,9 @@ class _Check:
         if isinstance(data, ChatData):
             if not data.held_out_files and not data.held_out:
                 yield self.unused("events.early_stopping", nothing, "set data.held_out")
+        elif isinstance(data, LabelledData):
+            if not data.validation_files and not data.split.validation:
+                yield self.unused("events.early_stopping", nothing, "set data.split.validation")
         elif data.files and data.split.kind == "none":
             yield self.unused("events.early_stopping", nothing, "set data.split.kind=hash")
 
@@ -252,9 +366,7 @@ def check(recipe: Recipe, places: Places | None = None) -> None:
 def _given(options: BaseModel, name: str) -> bool:
     """Whether a field was set to something other than its default."""
     field = type(options).model_fields[name]
-    return name in options.model_fields_set and dict(options)[name] != field.get_default(
-        call_default_factory=True
-    )
+    return name in options.model_fields_set and dict(options)[name] != field.get_default(call_default_factory=True)
 
 
 def _divisor(whole: int, near: int) -> int:

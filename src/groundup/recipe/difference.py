@@ -62,8 +62,7 @@ def format_difference(changes: Sequence[Change]) -> str:
     names = [dotted(change.path) for change in changes]
     width = max((len(name) for name in names), default=0)
     return "\n".join(
-        f"{name:{width}}  {_shown(change.before)} → {_shown(change.after)}"
-        for name, change in zip(names, changes)
+        f"{name:{width}}  {_shown(change.before)} → {_shown(change.after)}" for name, change in zip(names, changes)
     )
 
 
@@ -95,11 +94,7 @@ def _has_mappings(value: Any) -> bool:
 def _shown(value: Any | Literal[Absent.ABSENT]) -> str:
     if value is ABSENT:
         return "(absent)"
-    return (
-        printable(json.dumps(value, ensure_ascii=False), 120)
-        if isinstance(value, dict | list)
-        else _scalar(value)
-    )
+    return printable(json.dumps(value, ensure_ascii=False), 120) if isinstance(value, dict | list) else _scalar(value)
 
 
 def _scalar(value: Any) -> str:

@@ -45,9 +45,7 @@ def load_with_places(
     return validate(tree, places, model, faults), places
 
 
-def validate(
-    tree: Mapping[str, Any], places: Places, model: type[M], faults: Sequence[GroundupError] = ()
-) -> M:
+def validate(tree: Mapping[str, Any], places: Places, model: type[M], faults: Sequence[GroundupError] = ()) -> M:
     """`tree` as an instance of `model`; raises all `faults` and those of the tree as one error."""
     endless = list(_endless(tree, ()))
     errors: list[Any] = []

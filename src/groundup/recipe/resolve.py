@@ -13,14 +13,22 @@ from typing import Any, TypeVar
 from pydantic import BaseModel
 
 from groundup.errors import GroundupError
-from groundup.models.llama import LlamaOptions
+from groundup.models import FAMILIES, FamilyOptions
+from groundup.objectives import OBJECTIVES
+from groundup.optim.options import AdamWOptions, OptimizerOptions
 from groundup.recipe.difference import ABSENT, difference
-from groundup.recipe.tree import DEFAULT_CONTEXT, ModelOptions, Recipe
+from groundup.recipe.tree import DEFAULT_CONTEXT, LABELLED_CONTEXT, LabelledData, ModelOptions, Recipe
 from groundup.recipe.yaml import dotted
 
 M = TypeVar("M", bound=BaseModel)
 
 HEAD_SIZE = 64
+LABELLED_ROWS = 32
+"""Rows in a step of labelled data where the recipe says nothing."""
+
+OBJECTIVE_OF_TASK = {"embed": "contrast"}
+"""The tasks whose objective has another name."""
+
 TOKENS_AT_ONCE = {"cpu": 4096, "other": 32768}
 """Tokens of one micro-batch: on a CPU what stays in its caches, elsewhere what fills the device."""
 
@@ -37,47 +45,64 @@ def fill(options: M, **derived: Any) -> M:
 
 
 def sizes(model: ModelOptions, context: int) -> ModelOptions:
-    """The dial turned into explicit sizes; explicit ones stay."""
+    """The dial turned into explicit sizes of the family; explicit ones stay."""
     width = model.width or HEAD_SIZE * (model.depth or 1)
     head_size = model.head_size or (width // model.heads if model.heads else min(HEAD_SIZE, width))
     heads = model.heads or max(1, width // head_size)
-    return fill(
-        model,
-        context=context,
-        width=width,
-        layers=model.depth,
-        heads=heads,
-        key_value_heads=heads,
-        head_size=head_size,
-        hidden=max(8, round(width * 8 / 3 / 32) * 32),
-        rotary_base=10000.0,
-        norm_epsilon=1e-5,
-        query_key_norm=True,
-        tied=True,
-    )
+    swiglu = max(8, round(width * 8 / 3 / 32) * 32)
+    derived = {
+        "context": context,
+        "width": width,
+        "layers": model.depth,
+        "heads": heads,
+        "key_value_heads": heads,
+        "head_size": head_size,
+        "hidden": {"llama": swiglu, "moe": max(8, swiglu // 2)}.get(model.family, 4 * width),
+        "rotary_base": 10000.0,
+        "norm_epsilon": 1e-12 if model.family == "bert" else 1e-5,
+        "query_key_norm": True,
+        "tied": True,
+        "experts": 8,
+        "experts_per_token": 2,
+    }
+    known = FAMILIES[model.family][0].model_fields
+    return fill(model, **{name: value for name, value in derived.items() if name in known})
 
 
-def architecture(model: ModelOptions, vocabulary: int) -> LlamaOptions:
+def architecture(model: ModelOptions, vocabulary: int) -> FamilyOptions:
     """The network's options of a resolved model section."""
-    fields = {name: value for name, value in dict(model).items() if name in LlamaOptions.model_fields}
-    return LlamaOptions(vocabulary=vocabulary, **fields)
+    kind = FAMILIES[model.family][0]
+    fields = {name: value for name, value in dict(model).items() if name in kind.model_fields and value is not None}
+    return kind.model_validate({"vocabulary": vocabulary, **fields})
 
 
-def resolve(recipe: Recipe, *, device: str, base: LlamaOptions | None = None) -> Recipe:
+def objective_for(recipe: Recipe) -> Any:
+    """The objective that the recipe names, or the one that its data needs."""
+    if recipe.objective is not None:
+        return recipe.objective
+    if not isinstance(recipe.data, LabelledData):
+        return OBJECTIVES["next_token"][0]()
+    return OBJECTIVES[OBJECTIVE_OF_TASK.get(recipe.data.task, recipe.data.task)][0]()
+
+
+def resolve(recipe: Recipe, *, device: str, base: FamilyOptions | None = None, foreign: bool = False) -> Recipe:
     """Fill in what follows from the recipe alone.
 
     Args:
         recipe: checked.
         device: device type that will be used.
         base: the architecture of model.init_from, if there is one.
+        foreign: whether that model was trained elsewhere; it is tuned with AdamW, at rates usual for such.
     """
-    context = recipe.data.context or recipe.model.context or (base.context if base else DEFAULT_CONTEXT)
+    labelled = isinstance(recipe.data, LabelledData)
+    own = base.context if base else DEFAULT_CONTEXT
+    context = recipe.data.context or recipe.model.context or (min(LABELLED_CONTEXT, own) if labelled else own)
     model = recipe.model if base else sizes(recipe.model, context)
     width = base.width if base else model.width or 0
     unit = max(1, width // HEAD_SIZE)
     budget = recipe.budget
     at_once = TOKENS_AT_ONCE.get(device, TOKENS_AT_ONCE["other"])
-    wanted = budget.tokens_per_step or max(2048, 128 * unit**2)
+    wanted = budget.tokens_per_step or (LABELLED_ROWS * context if labelled else max(2048, 128 * unit**2))
     rows = max(1, round(wanted / context))
     if budget.tokens_per_step is None and budget.micro_batch is not None:
         rows = math.ceil(rows / budget.micro_batch) * budget.micro_batch
@@ -97,16 +122,36 @@ def resolve(recipe: Recipe, *, device: str, base: LlamaOptions | None = None) ->
             "model": model,
             "data": recipe.data.model_copy(update={"context": context}),
             "budget": budget.model_copy(update={"tokens_per_step": rows * context, "micro_batch": micro}),
+            "objective": objective_for(recipe),
             "optim": {
-                name: _rates(options, width, base is not None) for name, options in recipe.optim.items()
+                name: _rates(options, recipe, width, base is not None, foreign)
+                for name, options in optimizers(recipe, foreign).items()
             },
         }
     )
 
 
-def _rates(options: Any, width: int, fine_tuning: bool) -> Any:
+def low_rank(recipe: Recipe) -> bool:
+    """Whether only small adapters are trained, which bear and need a larger rate than whole weights."""
+    return any(adapter.kind in ("lora", "prompt", "prefix", "scale") for adapter in recipe.adapters)
+
+
+def optimizers(recipe: Recipe, foreign: bool) -> dict[str, OptimizerOptions]:
+    """The optimizers that the recipe names; where it names none, Muon, or AdamW for adapters and foreign models."""
+    if "optim" in recipe.model_fields_set or not (foreign or low_rank(recipe)):
+        return recipe.optim
+    return {"model": AdamWOptions(kind="adamw")}
+
+
+def _rates(options: Any, recipe: Recipe, width: int, fine_tuning: bool, foreign: bool) -> Any:
     peak = {"muon": 6e-3, "adamw": 3e-3, "sgd": 0.1}[options.kind]
-    rate = peak * math.sqrt(256 / width) * (0.25 if fine_tuning else 1.0)
+    if low_rank(recipe):
+        peak = {"muon": 1e-3, "adamw": 2e-3, "sgd": 0.1}[options.kind]
+    elif foreign:
+        peak = {"muon": 4e-4, "adamw": 2e-4, "sgd": 0.01}[options.kind]
+    elif fine_tuning:
+        peak *= 0.25
+    rate = peak * math.sqrt(256 / width)
     return fill(options, learning_rate=float(f"{rate:.3g}"))
 
 
@@ -136,22 +181,20 @@ def resolve_steps(recipe: Recipe, *, rows_per_epoch: int, seconds_per_step: floa
     quarter = math.ceil(steps / 4)
     return recipe.model_copy(
         update={
-            "budget": budget.model_copy(
-                update={"steps": steps, "tokens": None, "minutes": None, "epochs": None}
-            ),
+            "budget": budget.model_copy(update={"steps": steps, "tokens": None, "minutes": None, "epochs": None}),
             "optim": optim,
             "events": fill(
                 events,
                 log_every=max(1, steps // 100),
                 save_every=math.ceil(steps / 5),
                 evaluate_every=quarter,
-                sample_every=quarter,
+                sample_every=0 if isinstance(recipe.data, LabelledData) else quarter,
             ),
         }
     )
 
 
-def preset_difference(recipe: Recipe, base: LlamaOptions | None) -> list[dict[str, Any]]:
+def preset_difference(recipe: Recipe, base: FamilyOptions | None) -> list[dict[str, Any]]:
     """Where a resolved recipe departs from what its dial, data and budget alone would have given:
     [{field, preset, value}]."""
     model = recipe.model

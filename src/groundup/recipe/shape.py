@@ -88,9 +88,7 @@ class Slot:
         words: list[str] = []
         if self.kinds():
             words.append(f"a mapping with {self.discriminator}: {spoken(list(self.kinds()))}")
-        words += [
-            _describe(found) for found in self.alternatives if not (self.kinds() and is_model(found.type))
-        ]
+        words += [_describe(found) for found in self.alternatives if not (self.kinds() and is_model(found.type))]
         if self.optional:
             words.append("null")
         return ", or ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)
@@ -198,9 +196,7 @@ def _step(found: Found, part: str | int) -> Found:
 def _branch(slot: Slot, label: str) -> Slot:
     """The branch of a union that pydantic calls `label`; the whole union where that is a scalar."""
     for alternative in slot.alternatives:
-        if is_model(alternative.type) and (
-            alternative.type.__name__ == label or label.startswith("tagged-union")
-        ):
+        if is_model(alternative.type) and (alternative.type.__name__ == label or label.startswith("tagged-union")):
             members = tuple(other for other in slot.alternatives if is_model(other.type))
             if label.startswith("tagged-union"):
                 return replace(slot, alternatives=members)
@@ -260,9 +256,7 @@ def _describe(found: Alternative) -> str:
         inner = Slot((found,)).item(mapping=False)
         exact = get_args(annotation) if get_origin(annotation) is tuple else ()
         count = f"{len(exact)} " if exact and exact[-1] is not Ellipsis else ""
-        return (
-            "a list" + (f" of {count}{_plural(inner)}" if inner is not None else "") + _length(limits, "item")
-        )
+        return "a list" + (f" of {count}{_plural(inner)}" if inner is not None else "") + _length(limits, "item")
     if get_origin(annotation) in (dict, Mapping) or annotation is dict:
         inner = Slot((found,)).item(mapping=True)
         return "a mapping of names" + (f", each to {inner.describe()}" if inner is not None else "")

@@ -55,9 +55,7 @@ def parse(text: str, name: str) -> tuple[dict[str, Any], dict[FieldPath, Positio
     name = printable(name)
     text = text.removeprefix("\ufeff")
     if len(text) > LARGEST_TEXT:
-        raise _refusal(
-            name, None, f"the recipe has over {LARGEST_TEXT:,} characters", "split data from settings"
-        )
+        raise _refusal(name, None, f"the recipe has over {LARGEST_TEXT:,} characters", "split data from settings")
     node = _compose(text, name)
     if node is None:
         return {}, {(): (1, 1)}
@@ -210,9 +208,7 @@ class _Builder:
                 return _resolve(node.value, self.name, node.start_mark)
             return _text(node.value, self.name, node.start_mark)
         if id(node) in self.open:
-            raise _refusal(
-                self.name, node.start_mark, "a value that contains itself", "remove the alias (*name)"
-            )
+            raise _refusal(self.name, node.start_mark, "a value that contains itself", "remove the alias (*name)")
         self.open.add(id(node))
         value: Any
         if isinstance(node, yaml.SequenceNode):
@@ -227,9 +223,7 @@ class _Builder:
         first: dict[str, Any] = {}
         for key_node, value_node in node.value:
             if not isinstance(key_node, yaml.ScalarNode):
-                raise _refusal(
-                    self.name, key_node.start_mark, "a key that is a list or a mapping", "use a name"
-                )
+                raise _refusal(self.name, key_node.start_mark, "a key that is a list or a mapping", "use a name")
             key = _text(key_node.value, self.name, key_node.start_mark)
             mark = key_node.start_mark
             if key in first:
@@ -264,9 +258,7 @@ def _resolve(value: str, name: str, mark: Any) -> Any:
     if FLOAT.fullmatch(value):
         number = float(value)
         if math.isinf(number):
-            raise _refusal(
-                name, mark, f"{printable(value, 40)} is too large for a number", "write a smaller one"
-            )
+            raise _refusal(name, mark, f"{printable(value, 40)} is too large for a number", "write a smaller one")
         return number
     if matched := NOT_FINITE.fullmatch(value):
         return float(matched[1] + "inf") if matched[2] else math.nan
@@ -315,9 +307,7 @@ def _lines(value: Any, path: FieldPath, indent: int, comments: Mapping[FieldPath
         yield edge + _flow(value)
 
 
-def _entry(
-    head: str, value: Any, path: FieldPath, indent: int, comments: Mapping[FieldPath, str]
-) -> Iterator[str]:
+def _entry(head: str, value: Any, path: FieldPath, indent: int, comments: Mapping[FieldPath, str]) -> Iterator[str]:
     remark = " ".join(comments.get(path, "").split())
     short = _flow(value) if _is_short(value) else None
     if short is not None and len(head) + len(short) < LONGEST_FLOW:

@@ -14,6 +14,7 @@ from typing import Any
 from urllib.parse import quote
 
 from groundup.report import cards, figures, sections
+from groundup.report.classification import classification
 from groundup.report.collect import RunRecord
 from groundup.report.curves import curves
 from groundup.report.markup import Child, Markup, join, tag
@@ -103,6 +104,7 @@ def run_parts(record: RunRecord, summary: dict[str, Any], prefix: str = "") -> l
     ledger = join([cards.token_ledger(summary), cards.data_card(record, summary)])
     return [
         (f"{prefix}results", "Results", sections.results(summary)),
+        (f"{prefix}classification", "Classification", classification(record, prefix)),
         (f"{prefix}curves", "Curves", curves(record, prefix)),
         (f"{prefix}samples", "Samples", sections.samples(record)),
         (f"{prefix}plan", "Plan and measurement", sections.planned(summary)),

@@ -23,7 +23,7 @@ from groundup.errors import GroundupError
 from groundup.evaluation.answers import AnswerExample
 from groundup.recipe.tree import ChatData, Recipe
 from groundup.text.chat import DEFAULT_TEMPLATE, ChatTemplate, Rendered
-from groundup.text.tokenizer import Tokenizer
+from groundup.text.tokenizer import AnyTokenizer
 
 Say = Callable[[str], None]
 
@@ -32,7 +32,7 @@ Say = Callable[[str], None]
 class PreparedChats:
     """Rendered conversations and what became of every row."""
 
-    tokenizer: Tokenizer
+    tokenizer: AnyTokenizer
     template: ChatTemplate
     train: list[Conversation]
     held_out: list[AnswerExample]
@@ -62,7 +62,7 @@ def chat_template(data: ChatData, model_template: ChatTemplate | None) -> ChatTe
 
 def prepare_chats(
     recipe: Recipe,
-    tokenizer: Tokenizer,
+    tokenizer: AnyTokenizer,
     model_template: ChatTemplate | None,
     *,
     context: int,
@@ -144,7 +144,7 @@ def _without(rows: list[Row], held: list[Row], ledger: ChatLedger) -> list[Row]:
 
 
 def _examples(
-    rows: list[Row], template: ChatTemplate, tokenizer: Tokenizer, context: int
+    rows: list[Row], template: ChatTemplate, tokenizer: AnyTokenizer, context: int
 ) -> tuple[list[AnswerExample], list[str]]:
     """Held-out conversations with their last answer as the reference, and what was asked last in each; those
     that do not fit are left out."""

@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from groundup.data.labelled_examples import Example
 from groundup.data.shards import TokenSet
 from groundup.evaluation import (
+    METRICS,
     AnswerExample,
     AnswerScores,
     TextScores,
@@ -20,12 +22,14 @@ from groundup.evaluation import (
     score_documents,
     spread_bytes,
 )
+from groundup.evaluation.metrics import LabelScores
 from groundup.inference.generate import generate_batch
 from groundup.inference.sample import SampleOptions
-from groundup.models.llama import Llama
+from groundup.run import labels as labelled
+from groundup.text.rows import opening_ids
 
 if TYPE_CHECKING:
-    from groundup.run.assemble import Parts
+    from groundup.run.parts import Parts
 
 HELD_OUT = "held_out"
 TEXT_METRICS = ("loss", "perplexity", "bits_per_byte")
@@ -36,7 +40,7 @@ LONGEST_ANSWER = 160
 
 
 def score_texts(
-    model: Llama,
+    model: Any,
     documents: TokenSet,
     *,
     context: int,
@@ -63,7 +67,7 @@ def score_texts(
 
 
 def score_conversations(
-    model: Llama,
+    model: Any,
     parts: Parts,
     examples: Sequence[AnswerExample],
     *,
@@ -74,8 +78,7 @@ def score_conversations(
 
     def answer(prompts: list[list[int]]) -> list[tuple[str, bool]]:
         options = SampleOptions(temperature=0.0, max_tokens=LONGEST_ANSWER)
-        end = parts.tokenizer.end_id
-        results = generate_batch(model, prompts, options, end_id=end)
+        results = generate_batch(model, prompts, options, end_ids=parts.tokenizer.end_ids)
         return [(parts.tokenizer.decode(result.ids), result.finish == "stop") for result in results]
 
     return score_answers(
@@ -88,7 +91,7 @@ def score_conversations(
     )
 
 
-def evaluation_of(scores: TextScores | AnswerScores, names: Sequence[str]) -> dict[str, Any]:
+def evaluation_of(scores: TextScores | AnswerScores | LabelScores, names: Sequence[str]) -> dict[str, Any]:
     """The `metrics` and `intervals` of an evaluate line."""
     found = {name: measure(name, scores) for name in names}
     return {
@@ -97,7 +100,7 @@ def evaluation_of(scores: TextScores | AnswerScores, names: Sequence[str]) -> di
     }
 
 
-def evaluate_texts(model: Llama, parts: Parts, *, limit: int, autocast: torch.dtype | None) -> dict[str, Any]:
+def evaluate_texts(model: Any, parts: Parts, *, limit: int, autocast: torch.dtype | None) -> dict[str, Any]:
     """The evaluation while training: a bounded part of each source's held-out text, without overlap."""
     assert parts.texts is not None
     context = parts.recipe.data.context or parts.options.context
@@ -110,7 +113,7 @@ def evaluate_texts(model: Llama, parts: Parts, *, limit: int, autocast: torch.dt
     return results
 
 
-def evaluate_answers(model: Llama, parts: Parts, *, limit: int, autocast: torch.dtype | None) -> dict[str, Any]:
+def evaluate_answers(model: Any, parts: Parts, *, limit: int, autocast: torch.dtype | None) -> dict[str, Any]:
     """The evaluation while fine-tuning: the loss of held-out answers. Its first metric is also called `loss`,
     so that early stopping has one name for both."""
     assert parts.chats is not None
@@ -133,6 +136,49 @@ def evaluate_answers(model: Llama, parts: Parts, *, limit: int, autocast: torch.
     }
 
 
+def evaluate_labels(model: Any, parts: Parts, *, limit: int, autocast: torch.dtype | None) -> dict[str, Any]:
+    """The evaluation while training: the validation rows, as many as `limit` tokens hold. Its first metric is
+    also called `loss`."""
+    assert parts.labels is not None
+    examples = _bounded(parts.labels.parts["validation"].examples, limit)
+    if not examples:
+        return {}
+    names = labelled.METRICS_OF[parts.labels.task]
+    found = evaluation_of(score_examples(model, parts, examples, autocast=autocast), names)
+    for values in found.values():
+        if not METRICS[names[0]].higher_is_better:
+            values["loss"] = values.pop(names[0])
+    return {"validation": found}
+
+
+def _bounded(examples: Sequence[Example], limit: int) -> list[Example]:
+    """The first examples that together have at most `limit` tokens, and one at least."""
+    total = np.cumsum([example.length for example in examples])
+    return list(examples[: max(1, int(np.searchsorted(total, limit, side="right")))]) if examples else []
+
+
+def score_examples(
+    model: Any, parts: Parts, examples: Sequence[Example], *, autocast: torch.dtype | None
+) -> LabelScores:
+    """Scores of labelled rows."""
+    assert parts.labels is not None
+    task, pad = parts.labels.task, parts.labels.pad_id
+    return labelled.score_labels(model, examples, task=task, pad_id=pad, device=parts.device, autocast=autocast)
+
+
+def label_results(model: Any, parts: Parts) -> dict[str, Any]:
+    """What the report shows of a headed model besides the table, for results.json."""
+    if parts.labels is None:
+        return {}
+    dtype = torch.bfloat16 if parts.precision == "bfloat16" else None
+    return labelled.results(model, parts.labels, device=parts.device, autocast=dtype)
+
+
+def rises(metric: str) -> bool:
+    """Whether more of a metric of the evaluations while training is better."""
+    return metric != "loss" and METRICS[metric].higher_is_better
+
+
 def data_name(source: str) -> str:
     """What a source's held-out part is called in events and reports."""
     return HELD_OUT if source == "main" else f"{HELD_OUT} {source}"
@@ -150,20 +196,21 @@ def sample_prompts(parts: Parts) -> list[tuple[str, list[int]]]:
             return [(f"{prompt}\n", list(one.ids)) for prompt, one in zip(given, rendered, strict=True)]
         pairs = zip(parts.chats.questions, parts.chats.held_out, strict=True)
         return [(f"{question}\n", example.prompt) for question, example in itertools.islice(pairs, NUM_PROMPTS)]
-    assert parts.texts is not None
+    if parts.texts is None:
+        return []
     if given:
-        return [(prompt, [tokenizer.begin_id, *tokenizer.encode(prompt)]) for prompt in given]
+        return [(prompt, opening_ids(tokenizer, tokenizer.encode(prompt))) for prompt in given]
     prompts = []
     for documents in parts.texts.held_out.values():
         for index in range(min(NUM_PROMPTS, documents.num_documents)):
             ids = [int(i) for i in documents.document(index)[1:33]]
             text = tokenizer.decode(ids)[:PROMPT_BYTES]
-            prompts.append((text, [tokenizer.begin_id, *tokenizer.encode(text)]))
+            prompts.append((text, opening_ids(tokenizer, tokenizer.encode(text))))
     return prompts[:NUM_PROMPTS]
 
 
 def answers_of(
-    model: Llama, parts: Parts, prompts: list[tuple[str, list[int]]], *, max_tokens: int
+    model: Any, parts: Parts, prompts: list[tuple[str, list[int]]], *, max_tokens: int
 ) -> list[dict[str, str]]:
     """What the model goes on to say, greedily: [{prompt, text, finish}]."""
     if not prompts:
@@ -171,7 +218,7 @@ def answers_of(
     options = SampleOptions(temperature=0.0, max_tokens=max_tokens)
     room = parts.options.context - 1
     ids = [one[-room:] for _, one in prompts]
-    results = generate_batch(model, ids, options, end_id=parts.tokenizer.end_id)
+    results = generate_batch(model, ids, options, end_ids=parts.tokenizer.end_ids)
     return [
         {"prompt": prompt, "text": parts.tokenizer.decode(result.ids), "finish": result.finish}
         for (prompt, _), result in zip(prompts, results, strict=True)

@@ -7,20 +7,26 @@ The order is always: build on the meta device → materialise → initialise or 
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
-from pydantic import ValidationError
+from pydantic import TypeAdapter, ValidationError
 from torch import Tensor, nn
 
 from groundup import checkpoint
+from groundup.adapters import AdapterOptions, PromptOptions, adapter_names, apply, merge, prompt_ids
 from groundup.errors import GroundupError, nearest, printable
-from groundup.models import FAMILIES
-from groundup.models.llama import Llama, LlamaOptions
+from groundup.models import FAMILIES, FamilyOptions
+from groundup.models.heads import Headed, HeadOptions
+from groundup.run.foreign import described, digest_of, kind_of, locate, read_foreign
 from groundup.text.chat import ChatTemplate
-from groundup.text.tokenizer import Tokenizer
+from groundup.text.foreign import ForeignTokenizer, TokenRoles
+from groundup.text.tokenizer import AnyTokenizer, Tokenizer
+
+ADAPTER_LIST: TypeAdapter[list[AdapterOptions]] = TypeAdapter(list[AdapterOptions])
 
 MODEL_FILE, TOKENIZER_FILE, CHAT_FILE = "model.json", "tokenizer.json", "chat.json"
 
@@ -30,23 +36,42 @@ class Described:
     """What the files beside the weights say."""
 
     family: str
-    options: LlamaOptions
-    tokenizer: Tokenizer
+    options: FamilyOptions
+    tokenizer: AnyTokenizer
     chat: ChatTemplate | None
+    head: HeadOptions | None = None
+    adapters: list[AdapterOptions] = field(default_factory=list)
+    base: Base | None = None
+
+
+@dataclass(frozen=True)
+class Base:
+    """The model that adapters belong to: where it was, and what it was."""
+
+    path: str
+    digest: str
 
 
 @dataclass
-class Loaded(Described):
-    """A model with its weights."""
+class Loaded:
+    """A model with its weights, and what the files beside them say."""
 
-    model: Llama
+    said: Described
+    model: nn.Module
     folder: Path
 
 
-def build(options: LlamaOptions, device: torch.device) -> Llama:
+def network(family: str, options: FamilyOptions, head: HeadOptions | None = None) -> nn.Module:
+    """The network of a family, with a task head around it if there is one. Under torch.device("meta") it takes
+    no memory."""
+    body = FAMILIES[family][1](options)
+    return body if head is None else Headed(body, head)  # type: ignore[arg-type]
+
+
+def build(family: str, options: FamilyOptions, device: torch.device, head: HeadOptions | None = None) -> nn.Module:
     """A network whose memory is there and whose values are not: initialise or load it next."""
     with torch.device("meta"):
-        model = Llama(options)
+        model = network(family, options, head)
     tied: dict[Tensor, nn.Parameter] = {}
     for module in model.modules():
         for name, parameter in list(module.named_parameters(recurse=False)):
@@ -58,24 +83,40 @@ def build(options: LlamaOptions, device: torch.device) -> Llama:
     return model
 
 
-def initialised(options: LlamaOptions, device: torch.device, seed: int) -> Llama:
+def initialised(
+    family: str, options: FamilyOptions, device: torch.device, seed: int, head: HeadOptions | None = None
+) -> nn.Module:
     """A new network with freshly drawn weights; equal for equal seeds on every kind of device."""
-    model = build(options, torch.device("cpu"))
-    model.initialise(torch.Generator().manual_seed(seed))
+    model = build(family, options, torch.device("cpu"), head)
+    generator = torch.Generator().manual_seed(seed)
+    body_of(model).initialise(generator)
+    if isinstance(model, Headed):
+        model.initialise_head(generator)
     return model.to(device)
 
 
-def model_files(
-    options: LlamaOptions, tokenizer: Tokenizer, chat: ChatTemplate | None, family: str = "llama"
-) -> dict[str, bytes]:
+def body_of(model: nn.Module) -> Any:
+    """The network of a family, without a head around it."""
+    return model.body if isinstance(model, Headed) else model
+
+
+def model_files(said: Described) -> dict[str, bytes]:
     """The small files of a model folder or checkpoint."""
-    described = {"family": family, "options": options.model_dump()}
+    described: dict[str, Any] = {"family": said.family, "options": said.options.model_dump()}
+    if said.head is not None:
+        described["head"] = said.head.model_dump(mode="json")
+    if said.adapters:
+        described["adapters"] = [adapter.model_dump(mode="json") for adapter in said.adapters]
+    if said.base is not None:
+        described["base"] = {"path": said.base.path, "digest": said.base.digest}
+    if isinstance(said.tokenizer, ForeignTokenizer):
+        described["roles"] = said.tokenizer.roles.to_dict()
     files = {
-        MODEL_FILE: json.dumps(described, indent=2).encode() + b"\n",
-        TOKENIZER_FILE: tokenizer.to_json().encode() + b"\n",
+        MODEL_FILE: json.dumps(described, indent=2, ensure_ascii=False).encode() + b"\n",
+        TOKENIZER_FILE: said.tokenizer.to_json().encode() + b"\n",
     }
-    if chat is not None:
-        binding = {"template": chat.source, "digest": chat.digest_with(tokenizer)}
+    if said.chat is not None:
+        binding = {"template": said.chat.source, "digest": said.chat.digest_with(said.tokenizer)}
         files[CHAT_FILE] = json.dumps(binding, indent=2, ensure_ascii=False).encode() + b"\n"
     return files
 
@@ -95,44 +136,61 @@ def describe(files: dict[str, bytes], folder: Path) -> Described:
         family, fields = said["family"], said["options"]
         if family not in FAMILIES:
             raise _unknown_family(folder, str(family))
-        options = LlamaOptions.model_validate(fields)
+        options = FAMILIES[family][0].model_validate(fields)
+        head = HeadOptions.model_validate_json(json.dumps(said["head"])) if said.get("head") else None
+        adapters = ADAPTER_LIST.validate_json(json.dumps(said.get("adapters", [])))
+        base = Base(str(said["base"]["path"]), str(said["base"]["digest"])) if said.get("base") else None
+        roles = TokenRoles.from_dict(said["roles"]) if said.get("roles") else None
     except (ValueError, KeyError, TypeError, RecursionError, ValidationError) as error:
         raise _malformed(folder / MODEL_FILE, f"cannot be read: {printable(str(error))}") from error
-    tokenizer = Tokenizer.from_json(files[TOKENIZER_FILE].decode("utf-8", errors="replace"))
-    if tokenizer.vocabulary != options.vocabulary:
-        raise _mismatch(
-            folder, f"the tokenizer has {tokenizer.vocabulary} ids, the model {options.vocabulary}"
-        )
-    chat = None
-    if CHAT_FILE in files:
-        try:
-            binding = json.loads(files[CHAT_FILE])
-            chat = ChatTemplate(binding["template"])
-            bound = binding["digest"]
-        except (ValueError, KeyError, TypeError, RecursionError) as error:
-            raise _malformed(folder / CHAT_FILE, f"cannot be read: {printable(str(error))}") from error
-        if bound != chat.digest_with(tokenizer):
-            raise _mismatch(
-                folder,
-                f"chat.json was bound as {str(bound)[:12]}, with this tokenizer it is "
-                f"{chat.digest_with(tokenizer)[:12]}",
-            )
-    return Described(family, options, tokenizer, chat)
+    text = files[TOKENIZER_FILE].decode("utf-8", errors="replace")
+    tokenizer = Tokenizer.from_json(text) if roles is None else ForeignTokenizer(text, roles)
+    if tokenizer.vocabulary > options.vocabulary or (roles is None and tokenizer.vocabulary < options.vocabulary):
+        raise _mismatch(folder, f"the tokenizer has {tokenizer.vocabulary} ids, the model {options.vocabulary}")
+    chat = _read_chat(files[CHAT_FILE], tokenizer, folder) if CHAT_FILE in files else None
+    learn_prompt(tokenizer, options, adapters)
+    return Described(family, options, tokenizer, chat, head, adapters, base)
+
+
+def learn_prompt(tokenizer: AnyTokenizer, options: FamilyOptions, adapters: Sequence[AdapterOptions]) -> None:
+    """Let the tokenizer put the virtual tokens of prompt tuning in front of every text."""
+    tokens = sum(adapter.tokens for adapter in adapters if isinstance(adapter, PromptOptions))
+    tokenizer.prefix = tuple(range(options.vocabulary, options.vocabulary + tokens))
+
+
+def names_of(tokenizer: AnyTokenizer) -> TokenRoles | None:
+    """What a chat template is told of the tokenizer: nothing, if it is groundup's own."""
+    return tokenizer.roles if isinstance(tokenizer, ForeignTokenizer) else None
+
+
+def _read_chat(content: bytes, tokenizer: AnyTokenizer, folder: Path) -> ChatTemplate:
+    try:
+        binding = json.loads(content)
+        chat = ChatTemplate(binding["template"], names=names_of(tokenizer))
+        bound = binding["digest"]
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise _malformed(folder / CHAT_FILE, f"cannot be read: {printable(str(error))}") from error
+    now = chat.digest_with(tokenizer)
+    if bound != now:
+        raise _mismatch(folder, f"chat.json was bound as {str(bound)[:12]}, with this tokenizer it is {now[:12]}")
+    return chat
 
 
 def find_model(path: Path) -> Path:
-    """The folder that holds the model which MODEL names: a model folder, a checkpoint, or a run's model or
-    newest whole checkpoint.
+    """What MODEL names: a model folder, a checkpoint, a run's model or newest whole checkpoint, or a foreign
+    model (a Hugging Face folder, a GGUF file, a llama2.c checkpoint).
 
     Raises:
         GroundupError: E-MODEL-004 if there is no model there.
     """
-    path = path.expanduser()
-    if path.is_file() and checkpoint.is_pickle(path):
+    path = locate(str(path))
+    if path.is_file() and kind_of(path) is None and checkpoint.is_pickle(path):
         checkpoint.refuse_pickle(path)
     for folder in (path, path / "model"):
         if (folder / MODEL_FILE).is_file() or (folder / "manifest.json").is_file():
             return folder
+    if kind_of(path) is not None:
+        return path
     found = checkpoint.newest(path / "checkpoints")
     if found.path is not None:
         return found.path
@@ -140,12 +198,12 @@ def find_model(path: Path) -> Path:
         checkpoint.refuse_only_pickles(path)
     near = None
     if path.parent.is_dir():
-        near = nearest(path.name, sorted(entry.name for entry in path.parent.iterdir() if entry.is_dir()))
+        near = nearest(path.name, sorted(entry.name for entry in path.parent.iterdir()))
     raise GroundupError(
         "E-MODEL-004",
         f"there is no model at {printable(str(path))}",
         where=str(path),
-        why="MODEL is a run folder, a checkpoint folder or a model folder (with model.json)",
+        why="MODEL is a run, checkpoint or model folder, a Hugging Face folder, or a .gguf file",
         fix=f"did you mean {path.parent / near}?" if near else "groundup runs   (lists the runs that are here)",
         exit_code=2,
     )
@@ -154,27 +212,116 @@ def find_model(path: Path) -> Path:
 def load_described(path: Path) -> tuple[Described, Path]:
     """What a model is, without its weights being put anywhere."""
     folder = find_model(path)
+    if not (folder / MODEL_FILE).is_file() and (kind := kind_of(folder)) is not None:
+        return Described(**described(read_foreign(folder, kind), folder)), folder
     _, files = checkpoint.load_model(folder)
     return describe(files, folder), folder
 
 
-def load(path: Path, device: torch.device) -> Loaded:
-    """The model that `path` names, with its weights, in evaluation mode."""
+def load(path: Path, device: torch.device, *, adapters: bool = True) -> Loaded:
+    """The model that `path` names, with its weights and adapters, in evaluation mode.
+
+    Args:
+        path: see `find_model`.
+        device: where the weights go.
+        adapters: False leaves the adapters of the model away and gives their base.
+    """
     folder = find_model(path)
-    tensors, files = checkpoint.load_model(folder)
-    if (folder / "average.safetensors").is_file():
-        tensors.update(checkpoint.load(folder, names=("average",)).tensors["average"])
-    described = describe(files, folder)
-    model = build(described.options, device)
+    if not (folder / MODEL_FILE).is_file() and (kind := kind_of(folder)) is not None:
+        foreign = read_foreign(folder, kind)
+        said, tensors = Described(**described(foreign, folder)), dict(foreign.tensors)
+    else:
+        tensors, files = checkpoint.load_model(folder)
+        if (folder / "average.safetensors").is_file():
+            tensors.update(checkpoint.load(folder, names=("average",)).tensors["average"])
+        said = describe(files, folder)
+    if said.base is not None:
+        return _load_on_base(said, tensors, folder, device, adapters)
+    model = build(said.family, said.options, device, said.head)
     load_weights(model, tensors)
-    return Loaded(**vars(described), model=model.eval(), folder=folder)
+    return Loaded(said, model.eval(), folder)
+
+
+def _load_on_base(
+    said: Described, tensors: dict[str, Tensor], folder: Path, device: torch.device, adapters: bool
+) -> Loaded:
+    """A model that keeps only what was trained: its base is loaded, adapted, and given the trained tensors."""
+    assert said.base is not None
+    path = Path(said.base.path)
+    if not path.exists():
+        path = folder / said.base.path
+    if not path.exists() or digest_of(path) != said.base.digest:
+        raise base_missing(folder, said.base, path.exists())
+    loaded = load(path, device)
+    if adapter_names(loaded.model):
+        merge(loaded.model)  # as the run did when it began
+    model = with_head(loaded, said.head, seed=0)
+    if adapters:
+        adapt(model, said.adapters, seed=0)
+        load_trained(model, tensors)
+    return Loaded(said, model.eval(), folder)
+
+
+def adapt(model: nn.Module, adapters: Sequence[AdapterOptions], *, seed: int) -> None:
+    """Apply adapters in place. What freezes the base for an adapter's sake leaves a task head trainable: a head
+    that was just drawn and stands still would answer at random, and the run would look fine."""
+    apply(model, adapters, seed=seed)
+    body_of(model).vocabulary += len(prompt_ids(model))  # the ids that it may be given
+    if isinstance(model, Headed) and any(adapter.kind != "freeze" for adapter in adapters):
+        model.head.requires_grad_(True)
+
+
+def with_head(loaded: Loaded, head: HeadOptions | None, *, seed: int) -> nn.Module:
+    """The model with the head that is asked for: its own where it is the same, else a freshly drawn one."""
+    if head is None:
+        return body_of(loaded.model)
+    if isinstance(loaded.model, Headed) and loaded.model.options == head:
+        return loaded.model
+    model = Headed(body_of(loaded.model), head)
+    model.initialise_head(torch.Generator().manual_seed(seed))
+    return model
+
+
+def load_trained(model: nn.Module, tensors: dict[str, Tensor]) -> None:
+    """Put back the tensors that were trained; exactly those that are trainable or part of an adapter."""
+    expected = {name: tuple(tensor.shape) for name, tensor in trained_tensors(model).items()}
+    checkpoint.strict_key_report(expected, {name: tuple(t.shape) for name, t in tensors.items()})
+    model.load_state_dict(tensors, strict=False)
+
+
+def trained_tensors(model: nn.Module) -> dict[str, Tensor]:
+    """The tensors that a run on a base may change, by canonical name: all but the frozen ones."""
+    # with duplicates, for a head that is tied to a frozen embedding stands still too
+    frozen = {name for name, p in model.named_parameters(remove_duplicate=False) if not p.requires_grad}
+    kept = {name: p for name, p in model.state_dict().items() if name not in frozen}
+    quantized = {name for name, _ in model.named_buffers(remove_duplicate=False)}
+    return {name: tensor for name, tensor in kept.items() if name not in quantized}
+
+
+def complete(model: nn.Module, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """All tensors of a network, a tied head by both its names; every difference in names and shapes is told at once.
+
+    Args:
+        model: the network; one without memory will do.
+        tensors: by its names.
+    """
+    expected = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+    for head, table in (("head.weight", "embedding.weight"), ("body.head.weight", "body.embedding.weight")):
+        if head in expected and head not in tensors and table in tensors and model_is_tied(body_of(model)):
+            tensors = {**tensors, head: tensors[table]}
+    checkpoint.strict_key_report(expected, {name: tuple(t.shape) for name, t in tensors.items()})
+    return tensors
 
 
 def load_weights(model: nn.Module, tensors: dict[str, Tensor]) -> None:
-    """Copy tensors into a network; every difference in names and shapes is told at once."""
-    expected = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
-    checkpoint.strict_key_report(expected, {name: tuple(t.shape) for name, t in tensors.items()})
-    model.load_state_dict(tensors, strict=True)
+    """Copy tensors into a network; see `complete`."""
+    model.load_state_dict(complete(model, tensors), strict=True)
+
+
+def model_is_tied(model: nn.Module) -> bool:
+    """Whether the output matrix is the embedding."""
+    names = dict(model.named_parameters(remove_duplicate=False))
+    return "head.weight" in names and names["head.weight"] is names.get("embedding.weight")
 
 
 def parameter_parts(model: nn.Module) -> list[dict[str, Any]]:
@@ -216,4 +363,16 @@ def _mismatch(folder: Path, what: str) -> GroundupError:
         where=str(folder),
         why="with another tokenizer every id would mean something else, and the answers would be noise",
         fix="copy tokenizer.json and chat.json from the folder that the weights came from",
+    )
+
+
+def base_missing(folder: Path, base: Base, there: bool) -> GroundupError:
+    """The refusal of a model whose base is gone, or is `there` and no longer what it was."""
+    return GroundupError(
+        "E-MODEL-005",
+        "the model that these adapters belong to has changed" if there else "the base model is not there",
+        where=f"{printable(str(folder))}: base {printable(base.path)}, digest {base.digest[:12]}",
+        why="adapters are a difference to one base; on another one they would give noise without a word",
+        fix="put the base back where it was, or where the files are: groundup merge MODEL --out DIR "
+        "makes a model that stands alone",
     )

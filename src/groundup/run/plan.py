@@ -12,11 +12,12 @@ import torch
 
 from groundup.machine.ceiling import choose_precision, resolve_device
 from groundup.machine.memory import release_memory
-from groundup.models.llama import Llama
 from groundup.recipe.resolve import architecture, resolve, resolve_steps
-from groundup.recipe.tree import Recipe
-from groundup.run.assemble import Parts, accumulate, gather
-from groundup.run.models import load_described, parameter_parts
+from groundup.recipe.tree import LabelledData, Recipe
+from groundup.run.assemble import accumulate
+from groundup.run.labels import head_options
+from groundup.run.models import load_described, network, parameter_parts
+from groundup.run.parts import Parts, gather
 from groundup.run.rehearse import available_memory, foresee, foresee_memory, rehearse
 from groundup.run.texts import DEFAULT_VOCABULARY, Say
 
@@ -90,9 +91,14 @@ def foresee_plan(recipe: Recipe) -> Plan:
     base = load_described(Path(recipe.model.init_from))[0] if recipe.model.init_from else None
     resolved = resolve(recipe, device=device.type, base=base.options if base else None)
     options = base.options if base else architecture(resolved.model, expected_vocabulary(recipe))
-    needed = foresee(resolved, options, choose_precision(recipe.hardware.precision, device).name, release_memory())
+    family = base.family if base else recipe.model.family
+    precision = choose_precision(recipe.hardware.precision, device).name
+    head = None
+    if isinstance(recipe.data, LabelledData):  # how many labels there are only the data says; it hardly matters
+        head = head_options(resolved, ["one", "another"]).on(causal=family != "bert")
+    needed = foresee(resolved, family, options, precision, release_memory(), head)
     with torch.device("meta"):
-        parts = parameter_parts(Llama(options))
+        parts = parameter_parts(network(family, options))
     numbers: dict[str, Any] = {
         "parameters": sum(part["parameters"] for part in parts),
         "parts": parts,
@@ -121,9 +127,7 @@ def plan_recipe(recipe: Recipe, *, say: Say) -> Plan:
         parts = gather(recipe, Path(folder), say=say)
         seconds = rehearse(parts).step(accumulate(parts.recipe))
         process = release_memory()  # now with the libraries that a step loads
-        parts.recipe = resolve_steps(
-            parts.recipe, rows_per_epoch=parts.rows_per_epoch, seconds_per_step=seconds
-        )
+        parts.recipe = resolve_steps(parts.recipe, rows_per_epoch=parts.rows_per_epoch, seconds_per_step=seconds)
         numbers = plan_of(parts, seconds, process)
     numbers |= {name: plan.numbers[name] for name in ("micro_batch", "tokens_per_step")}
     return Plan(numbers, plan.memory_there, plan.disk_there)
@@ -138,9 +142,7 @@ def fix(recipe: Recipe) -> tuple[Recipe, dict[str, Any]] | None:
     for recompute in (recipe.hardware.recompute, True):
         for micro in (part for part in range(rows, 0, -1) if rows % part == 0):  # steps stay whole
             changed: dict[str, Any] = {"budget.micro_batch": micro}
-            candidate = recipe.model_copy(
-                update={"budget": recipe.budget.model_copy(update={"micro_batch": micro})}
-            )
+            candidate = recipe.model_copy(update={"budget": recipe.budget.model_copy(update={"micro_batch": micro})})
             if recompute != recipe.hardware.recompute:
                 hardware = recipe.hardware.model_copy(update={"recompute": True})
                 candidate = candidate.model_copy(update={"hardware": hardware})

@@ -10,17 +10,17 @@ from typing import Any
 
 from groundup.recipe.tree import DEFAULT_CONTEXT, ChatData
 from groundup.run import models
-from groundup.run.assemble import tokenizer_of_chats
 from groundup.run.chats import prepare_chats
 from groundup.run.entry import read_recipe
+from groundup.run.parts import tokenizer_of_chats
 from groundup.run.texts import PreparedTexts, Say, prepare_texts
 from groundup.text.chat import Rendered
-from groundup.text.tokenizer import Tokenizer
+from groundup.text.tokenizer import AnyTokenizer
 
 
 def preview_rows(
     recipe_path: str, rows: int, overrides: Sequence[str]
-) -> tuple[list[Rendered], Tokenizer, dict[str, Any]]:
+) -> tuple[list[Rendered], AnyTokenizer, dict[str, Any]]:
     """The first rows of a recipe's training data as they will be learnt, the tokenizer, and the ledger."""
     recipe = read_recipe(Path(recipe_path), overrides)
     base = models.load_described(Path(recipe.model.init_from))[0] if recipe.model.init_from else None

@@ -21,7 +21,7 @@ from groundup.run.train import RESULTS_FILE, Result, train_recipe, write_json
 
 Say = Callable[[str], None]
 
-PRETRAIN_SHARE, FINETUNE_SHARE = 0.48, 0.30
+PRETRAIN_SHARE, FINETUNE_SHARE = 0.46, 0.36
 """Of the minutes asked for; the rest is reading, measuring and the report."""
 USUAL_MINUTES, USUAL_DEPTH = 6.0, 4
 SAMPLE_QUESTIONS = 3
@@ -158,9 +158,7 @@ def require_free(folder: Path, *, text: str | None, code: bool) -> None:
         )
 
 
-def find_corpus(
-    folder: Path, *, text: str | None, code: bool, say: Say
-) -> tuple[list[str], tuple[Path, Path] | None]:
+def find_corpus(folder: Path, *, text: str | None, code: bool, say: Say) -> tuple[list[str], tuple[Path, Path] | None]:
     """The files to learn from, and the questions for training and for measuring if there are any."""
     if text is not None:
         say(f"1/4  corpus: {text}")

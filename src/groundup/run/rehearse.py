@@ -8,23 +8,26 @@ import time
 from dataclasses import asdict, dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from groundup.contract import Batch
+from groundup.adapters import apply, unfreeze_at, unfreezing_steps
+from groundup.contract import IGNORE, Batch
+from groundup.data.labelled_stream import collate
 from groundup.engine.precision import autocast
 from groundup.errors import GroundupError
 from groundup.functional import CHUNK_ELEMENTS
 from groundup.machine.ceiling import synchronize
 from groundup.machine.describe import memory
 from groundup.machine.memory import current_memory_bytes
-from groundup.models.llama import Llama, LlamaOptions
-from groundup.objectives import OBJECTIVES
-from groundup.optim.optimizer import Optimizer, is_hidden_matrix
+from groundup.models import FamilyOptions
+from groundup.models.heads import HeadOptions
+from groundup.optim.groups import is_muons
 from groundup.parallel.blocks import compile_blocks, recompute_blocks
 from groundup.recipe.tree import Recipe
-from groundup.run.assemble import Parts
+from groundup.run import models
+from groundup.run.parts import Parts, objective_of, optimizers_of
 
-ENOUGH_SECONDS = 2.0
+ENOUGH_SECONDS = 1.6
 """How long the timing goes on, if a step is short."""
 
 
@@ -63,16 +66,22 @@ class Memory:
 
 
 def dry_batch(parts: Parts) -> Batch:
-    """A micro-batch of the longest length, two documents in each row, so that the mask is there too."""
+    """A micro-batch of the longest length. Language rows have two documents, so that the mask is there too;
+    labelled rows are the longest ones that there are."""
     context, rows = parts.recipe.data.context or 1, parts.recipe.budget.micro_batch or 1
+    if parts.labels is not None:
+        longest = sorted(parts.labels.parts["train"].examples, key=lambda example: -example.length)
+        return collate(longest[:rows], parts.labels.task, parts.labels.pad_id)  # type: ignore[arg-type]
     generator = torch.Generator().manual_seed(0)
-    tokens = torch.randint(0, parts.options.vocabulary, (rows, context + 1), generator=generator)
+    tokens = torch.randint(0, parts.tokenizer.vocabulary, (rows, context + 1), generator=generator)
+    prefix = torch.tensor(parts.tokenizer.prefix[:context], dtype=torch.int64)
+    tokens[:, : len(prefix)] = prefix
     half = context // 2 if context > 3 else 0  # a document of one token has nothing to attend to
     position = torch.cat([torch.arange(half), torch.arange(context - half)])[None].expand(rows, -1)
     document = (torch.arange(context) >= half).long()[None].expand(rows, -1)
     return {
         "tokens_BT": tokens[:, :-1].contiguous(),
-        "target_BT": tokens[:, 1:].contiguous(),
+        "target_BT": tokens[:, 1:].masked_fill(tokens[:, 1:] >= parts.tokenizer.vocabulary, IGNORE),
         "position_BT": position.contiguous(),
         "document_BT": document.contiguous(),
     }
@@ -92,9 +101,8 @@ def rehearse(parts: Parts, *, seconds: float = ENOUGH_SECONDS) -> Rehearsal:
     batch = {name: tensor.to(device) for name, tensor in dry_batch(parts).items()}
     try:
         model = models_like(parts)
-        _, objective_class = OBJECTIVES[recipe.objective.kind]
-        objective = objective_class(recipe.objective, model)
-        optimizer = Optimizer(model, recipe.optim["model"], steps=1)
+        objective = objective_of(parts, model)
+        optimizer = optimizers_of(parts, model, steps=1)["model"]
         context = autocast(parts.precision, device)
         source = parts.source()
         micros: list[float] = []
@@ -105,10 +113,10 @@ def rehearse(parts: Parts, *, seconds: float = ENOUGH_SECONDS) -> Rehearsal:
             source.next("model")  # making a batch takes time as well
             with context():
                 loss = objective.loss("model", batch)
-            (loss.total / batch["target_BT"].numel()).backward()
+            (loss.total / float(objective.weight("model", batch))).backward()
             synchronize(device)
             middle = time.perf_counter()
-            if not micros:
+            if len(micros) == 1:  # in the first step a low-rank factor whose other factor is zero has none
                 require_gradients(model)
             optimizer.step(0)
             optimizer.zero_grad()
@@ -132,15 +140,17 @@ def available_memory(device: torch.device) -> int:
     return memory()["available"]
 
 
-def models_like(parts: Parts) -> Llama:
-    """A network of the run's sizes with small random values, to be thrown away."""
-    from groundup.run.models import initialised
-
-    model = initialised(parts.options, parts.device, seed=0)
+def models_like(parts: Parts) -> nn.Module:
+    """A network of the run's sizes, adapted, with small random values, to be thrown away."""
+    model = models.initialised(parts.family, parts.options, parts.device, 0, parts.head)
+    models.adapt(model, parts.recipe.adapters, seed=0)
+    for options in parts.freezing:
+        unfreeze_at(model, options, unfreezing_steps(options)[-1])  # the most that is ever trained
+    blocks = models.body_of(model).layers
     if parts.recipe.hardware.recompute:
-        recompute_blocks(model.layers)
+        recompute_blocks(blocks)
     if parts.recipe.hardware.compile == "on":
-        compile_blocks(model.layers)
+        compile_blocks(blocks)
     return model
 
 
@@ -183,32 +193,44 @@ def out_of_memory(recipe: Recipe, detail: str = "") -> GroundupError:
 
 
 def foresee_memory(parts: Parts, process: int) -> Memory:
-    """Peak memory of the run, without allocating it: the saved activations are counted on the meta device.
-    `process` is what the process holds without the run, in bytes."""
-    return foresee(parts.recipe, parts.options, parts.precision, process)
+    """Peak memory of the run, without allocating it. `process` is what the process holds without the run, in
+    bytes."""
+    return foresee(parts.recipe, parts.family, parts.options, parts.precision, process, parts.head)
 
 
-def foresee(recipe: Recipe, options: LlamaOptions, precision: str, process: int) -> Memory:
+def foresee(
+    recipe: Recipe,
+    family: str,
+    options: FamilyOptions,
+    precision: str,
+    process: int,
+    head: HeadOptions | None = None,
+) -> Memory:
     """As `foresee_memory`, from a resolved recipe."""
-    with torch.device("meta"):
-        model = Llama(options)
+    with counting_device(family, options, recipe) if recipe.adapters else torch.device("meta"):
+        model = models.network(family, options, head)
+        models.adapt(model, recipe.adapters, seed=0)
     rows, context = recipe.budget.micro_batch or 1, recipe.data.context or 1
-    weights = sum(p.numel() * 4 for p in model.parameters())
-    hidden = sum(p.numel() * 4 for name, p in model.named_parameters() if is_hidden_matrix(name, p))
+    trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    stored = sum(t.nbytes for t in dict.fromkeys([*model.parameters(), *model.buffers()]))
+    weights = sum(p.nbytes for p in trained.values())
+    hidden = {name: p for name, p in trained.items() if is_muons(name, p)}
+    of_muon = sum(p.nbytes for p in hidden.values())
     kind = recipe.optim["model"].kind
-    optimizer = {"adamw": 2 * weights, "sgd": weights, "muon": 2 * weights - hidden}[kind]
-    largest = max(p.numel() * 4 for p in model.parameters())
+    optimizer = {"adamw": 2 * weights, "sgd": weights, "muon": 2 * weights - of_muon}[kind]
+    largest = max(p.nbytes for p in trained.values())
     stacks: dict[tuple[int, ...], int] = {}
-    for name, p in model.named_parameters():
-        if is_hidden_matrix(name, p):
-            stacks[tuple(p.shape)] = stacks.get(tuple(p.shape), 0) + p.numel() * 4
+    for p in hidden.values():
+        stacks[tuple(p.shape)] = stacks.get(tuple(p.shape), 0) + p.nbytes
     update = 5 * max(stacks.values(), default=0) if kind == "muon" else 0
     wide = 4 * rows * context * max(options.hidden, options.width * 2)
-    logits = min(CHUNK_ELEMENTS, rows * context * options.vocabulary) * 4 * 2
-    loss = logits + rows * context * options.width * 4 + 2 * options.vocabulary * options.width * 4
-    activations = _saved_bytes(model, rows, context, recipe.hardware.recompute, precision)
+    loss = 0
+    if head is None:
+        logits = min(CHUNK_ELEMENTS, rows * context * options.vocabulary) * 4 * 2
+        loss = logits + rows * context * options.width * 4 + 2 * options.vocabulary * options.width * 4
+    activations = _saved_bytes(family, options, recipe, precision, head)
     return Memory(
-        weights=weights,
+        weights=stored,
         gradients=weights,
         optimizer=optimizer,
         activations=activations,
@@ -217,28 +239,66 @@ def foresee(recipe: Recipe, options: LlamaOptions, precision: str, process: int)
     )
 
 
-def _saved_bytes(model: Llama, rows: int, context: int, recompute: bool, precision: str) -> int:
-    """Bytes that autograd keeps between forward and backward, parameters apart."""
-    own = {id(p) for p in model.parameters()}
+REAL_OPERATIONS = 2e10
+"""Floating-point operations up to which the saved activations are counted on real tensors: a fraction of a
+second, where the meta device would first import torch's compiler for three."""
+
+
+def counting_device(family: str, options: FamilyOptions, recipe: Recipe) -> torch.device:
+    """Where tensors are made only to be counted: on the CPU if one row is little work, else nowhere."""
+    with torch.device("meta"):
+        weights = sum(p.numel() for p in models.network(family, options).parameters())
+    return torch.device("cpu" if 6 * weights * (recipe.data.context or 1) < REAL_OPERATIONS else "meta")
+
+
+def _saved_bytes(family: str, options: FamilyOptions, recipe: Recipe, precision: str, head: HeadOptions | None) -> int:
+    """Bytes that autograd keeps between forward and backward, parameters apart. What one row keeps in one
+    layer and in two is counted; it grows by the same amount with every layer and every row. Adapters need the
+    whole network, for their patterns may tell its layers apart."""
+    rows = recipe.budget.micro_batch or 1
+    if recipe.adapters:
+        device = counting_device(family, options, recipe)
+        return rows * _saved_by_one_row(family, options, recipe, precision, device, head)
+    one, two = (options.model_copy(update={"layers": min(n, options.layers)}) for n in (1, 2))
+    device = counting_device(family, two, recipe)
+    first = _saved_by_one_row(family, one, recipe, precision, device)
+    each = _saved_by_one_row(family, two, recipe, precision, device) - first
+    return rows * (first + each * (options.layers - 1))
+
+
+def _saved_by_one_row(
+    family: str,
+    options: FamilyOptions,
+    recipe: Recipe,
+    precision: str,
+    device: torch.device,
+    head: HeadOptions | None = None,
+) -> int:
+    """What the body keeps. A head is built too where adapters may name its parameters, and is not run."""
+    with device:
+        model = models.network(family, options, head)
+        apply(model, [a for a in recipe.adapters if a.kind != "freeze"], seed=0)
+    if device.type == "meta":
+        for module in model.modules():  # tables are computed on the CPU, whatever the device
+            for name, buffer in list(module.named_buffers(recurse=False)):
+                module.register_buffer(name, buffer.to(device), persistent=False)
+    own = {t.untyped_storage()._cdata for t in [*model.parameters(), *model.buffers()]}
     seen: dict[int, int] = {}
     kept: list[Tensor] = []
 
     def count(tensor: Tensor) -> Tensor:
         storage = tensor.untyped_storage()
-        if id(tensor) not in own and storage._cdata not in seen:
+        if storage._cdata not in own and storage._cdata not in seen:
             seen[storage._cdata] = storage.nbytes()
             kept.append(tensor)  # keeps the storage alive, so that its address is not used twice
         return tensor
 
-    if recompute:
-        recompute_blocks(model.layers)
-    model = model.to("meta")
-    tokens = torch.zeros(rows, context, dtype=torch.int64, device="meta")
-    document = torch.zeros(rows, context, dtype=torch.int64, device="meta")
-    model.cos_TR, model.sin_TR = model.cos_TR.to("meta"), model.sin_TR.to("meta")
+    if recipe.hardware.recompute:
+        recompute_blocks(models.body_of(model).layers)
+    tokens = torch.zeros(1, recipe.data.context or 1, dtype=torch.int64, device=device)
     with (
         torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor),
         torch.autocast("cpu", dtype=torch.bfloat16, enabled=precision == "bfloat16"),
     ):
-        model.hidden(tokens, tokens, document)
+        models.body_of(model).hidden(tokens, tokens, tokens)
     return sum(seen.values())

@@ -10,17 +10,19 @@ import torch
 
 from groundup.evaluation import METRICS, AnswerScores, Interval, TextScores, measure
 from groundup.evaluation.compare import compare
-from groundup.models.llama import Llama
+from groundup.evaluation.metrics import LabelScores
+from groundup.run import labels as labelled
 from groundup.run.measuring import (
     ANSWER_METRICS,
     TEXT_METRICS,
     data_name,
     score_conversations,
+    score_examples,
     score_texts,
 )
 
 if TYPE_CHECKING:
-    from groundup.run.assemble import Parts
+    from groundup.run.parts import Parts
 
 MOST_ANSWERS = 200
 """Held-out questions that the model answers itself before and after; the loss is measured on the same."""
@@ -28,14 +30,19 @@ MOST_ANSWERS = 200
 FIRST_LOOK = 8192
 """Held-out tokens that a network without training is scored on: its loss is that of a fair die, near enough."""
 
-FIELDS: dict[type, tuple[str, ...]] = {TextScores: TextScores._fields, AnswerScores: AnswerScores._fields}
+FIRST_ROWS = 256
+"""Labelled rows that a head without training is scored on."""
+
+RowScores = TextScores | AnswerScores | LabelScores
+
+FIELDS: dict[type, tuple[str, ...]] = {kind: kind._fields for kind in (TextScores, AnswerScores, LabelScores)}
 
 
 @dataclass
 class Scores:
     """Scores by the name of the data they were taken on."""
 
-    by_data: dict[str, TextScores | AnswerScores]
+    by_data: dict[str, RowScores]
     partial: bool = False
 
     def as_dict(self) -> dict[str, Any]:
@@ -59,7 +66,6 @@ class Scores:
 
 def score_all(module: torch.nn.Module, parts: Parts, *, final: bool) -> Scores:
     """Score the held-out data: all of it if `final`, else as much as the evaluations while training take."""
-    assert isinstance(module, Llama)
     dtype = torch.bfloat16 if parts.precision == "bfloat16" else None
     if parts.chats is not None:
         examples = parts.chats.held_out[:MOST_ANSWERS]
@@ -67,9 +73,15 @@ def score_all(module: torch.nn.Module, parts: Parts, *, final: bool) -> Scores:
             return Scores({})
         scores = score_conversations(module, parts, examples, answers=final, autocast=dtype)
         return Scores({data_name("main"): scores}, partial=not final)
+    if parts.labels is not None:
+        side = parts.labels.measured
+        rows = parts.labels.parts[side].examples[: None if final else FIRST_ROWS]
+        if not rows:
+            return Scores({})
+        return Scores({side: score_examples(module, parts, rows, autocast=dtype)}, partial=not final)
     assert parts.texts is not None
     context = parts.recipe.data.context or parts.options.context
-    by_data: dict[str, TextScores | AnswerScores] = {
+    by_data: dict[str, RowScores] = {
         data_name(name): score_texts(
             module,
             documents,
@@ -91,12 +103,19 @@ def outside(before: float, after: Interval, higher_is_better: bool) -> str:
     return "within noise"
 
 
-def evaluations(stage: str, before: Scores, after: Scores) -> list[dict[str, Any]]:
+def metric_names(scores: RowScores, task: str) -> tuple[str, ...]:
+    """The metrics of a table, by what was scored."""
+    if isinstance(scores, LabelScores):
+        return labelled.METRICS_OF[task]
+    return TEXT_METRICS if isinstance(scores, TextScores) else ANSWER_METRICS
+
+
+def evaluations(stage: str, before: Scores, after: Scores, task: str = "") -> list[dict[str, Any]]:
     """[{stage, data, metric, before, after, low, high, verdict}]: low and high are the 95 % interval of
     `after`; the verdict is by the paired bootstrap where both were measured on the same units."""
     lines = []
     for data, scores in after.by_data.items():
-        names = TEXT_METRICS if isinstance(scores, TextScores) else ANSWER_METRICS
+        names = metric_names(scores, task)
         earlier = before.by_data.get(data)
         same = earlier is not None and len(earlier[0]) == len(scores[0]) and not before.partial
         verdicts = {c.metric: c for c in compare(earlier, scores, names)} if same and earlier else {}

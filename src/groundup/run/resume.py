@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import json
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from groundup.errors import GroundupError
@@ -10,9 +11,10 @@ from groundup.recipe import difference, format_difference, load
 from groundup.recipe.difference import Change
 from groundup.recipe.tree import Recipe
 from groundup.recipe.yaml import dotted
+from groundup.run import models
 
 SOURCE, RESOLVED = "recipe.source.yaml", "recipe.yaml"
-ARCHITECTURE = ("model", "tokenizer", "data", "objective", "seed")
+ARCHITECTURE = ("model", "tokenizer", "data", "adapters", "head", "objective", "seed")
 """Sections that decide what the weights are and which rows they have seen: never changed on the way."""
 
 
@@ -22,9 +24,7 @@ def changes_state(change: Change) -> bool:
     return kind or (change.path == ("events", "average") and None in (change.before, change.after))
 
 
-def reconcile(
-    recipe: Recipe, folder: Path, *, accept_changes: bool, say: Callable[[str], None]
-) -> Recipe:
+def reconcile(recipe: Recipe, folder: Path, *, accept_changes: bool, say: Callable[[str], None]) -> Recipe:
     """The resolved recipe to go on with.
 
     Raises:
@@ -41,8 +41,7 @@ def reconcile(
     if fixed:
         raise GroundupError(
             "E-RUN-003",
-            "the recipe changed where a resume cannot follow: "
-            + ", ".join(dotted(change.path) for change in fixed),
+            "the recipe changed where a resume cannot follow: " + ", ".join(dotted(change.path) for change in fixed),
             where=shown,
             why="model, data and seed decide what the weights are and which rows come next, and the optimizer's "
             "kind and the average what a checkpoint holds",
@@ -64,3 +63,18 @@ def reconcile(
     if "budget" in sections and recipe.budget.steps is None:
         updated["budget"] = recipe.budget  # measured again
     return resolved.model_copy(update=updated)
+
+
+def require_same_base(began: Mapping[str, bytes], now: Mapping[str, bytes], path: Path) -> None:
+    """A run on a base goes on only upon the base that it began with.
+
+    Args:
+        began: the small files of the checkpoint at `path`.
+        now: those that the run would write.
+
+    Raises:
+        GroundupError: E-MODEL-005.
+    """
+    before, here = (json.loads(files[models.MODEL_FILE]).get("base") for files in (began, now))
+    if before is not None and before["digest"] != here["digest"]:
+        raise models.base_missing(path, models.Base(before["path"], before["digest"]), there=True)

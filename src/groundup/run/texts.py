@@ -16,7 +16,7 @@ from groundup.data.stream import PackedStream
 from groundup.errors import GroundupError
 from groundup.recipe.tree import Recipe, TextData
 from groundup.text.options import TokenizerOptions
-from groundup.text.tokenizer import Tokenizer
+from groundup.text.tokenizer import AnyTokenizer, Tokenizer
 from groundup.text.train import train_tokenizer
 
 Say = Callable[[str], None]
@@ -32,7 +32,7 @@ MAIN = "main"
 class PreparedTexts:
     """Tokenized sources, by name."""
 
-    tokenizer: Tokenizer
+    tokenizer: AnyTokenizer
     train: dict[str, TokenSet]
     held_out: dict[str, TokenSet]
     weights: dict[str, float]
@@ -57,7 +57,7 @@ class PreparedTexts:
 
 
 def prepare_texts(
-    recipe: Recipe, folder: Path, tokenizer: Tokenizer | None, *, say: Say, workers: int = 0
+    recipe: Recipe, folder: Path, tokenizer: AnyTokenizer | None, *, say: Say, workers: int = 0
 ) -> PreparedTexts:
     """Clean, train the tokenizer if there is none yet, and tokenize; what is already done is found again.
 
@@ -76,8 +76,7 @@ def prepare_texts(
     weights = {name: source.weight for name, source in data.sources.items()} or {MAIN: 1.0}
     folders = {name: folder if name == MAIN else folder / name for name in sources}
     corpora = {
-        name: clean_corpus(options, folders[name], workers=workers, progress=say)
-        for name, options in sources.items()
+        name: clean_corpus(options, folders[name], workers=workers, progress=say) for name, options in sources.items()
     }
     if tokenizer is None:
         tokenizer = _own_tokenizer(recipe.tokenizer, corpora, folder, say)
@@ -97,9 +96,7 @@ def _preparation(options: PrepareOptions) -> PrepareOptions:
     return PrepareOptions(**{name: dict(options)[name] for name in PrepareOptions.model_fields})
 
 
-def _own_tokenizer(
-    options: TokenizerOptions | None, corpora: dict[str, Corpus], folder: Path, say: Say
-) -> Tokenizer:
+def _own_tokenizer(options: TokenizerOptions | None, corpora: dict[str, Corpus], folder: Path, say: Say) -> Tokenizer:
     """The tokenizer that was trained here before with the same options on the same text, or a new one."""
     options = options or TokenizerOptions(kind="bpe", vocabulary=DEFAULT_VOCABULARY)
     wanted = {
@@ -124,7 +121,7 @@ def _own_tokenizer(
     return tokenizer
 
 
-def _already_prepared(folder: Path, tokenizer: Tokenizer | None) -> PreparedTexts:
+def _already_prepared(folder: Path, tokenizer: AnyTokenizer | None) -> PreparedTexts:
     """Open what `groundup prepare` made."""
     own = Tokenizer.load(folder)
     if tokenizer is not None and tokenizer.digest != own.digest:
@@ -147,6 +144,4 @@ def _already_prepared(folder: Path, tokenizer: Tokenizer | None) -> PreparedText
 def text_stream(recipe: Recipe, prepared: PreparedTexts) -> PackedStream:
     """The training stream of a resolved recipe."""
     packers = prepared.packers(context=recipe.data.context or 0, seed=recipe.seed)
-    return PackedStream(
-        dict(packers), weights=prepared.weights, rows=recipe.budget.micro_batch or 1, seed=recipe.seed
-    )
+    return PackedStream(dict(packers), weights=prepared.weights, rows=recipe.budget.micro_batch or 1, seed=recipe.seed)

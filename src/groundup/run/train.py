@@ -32,18 +32,17 @@ from groundup.run import models
 from groundup.run.assemble import (
     RECIPE_FILE,
     SOURCE_FILE,
-    Parts,
     Saver,
     accumulate,
     assemble,
-    gather,
     restore,
 )
-from groundup.run.measuring import answers_of, sample_prompts
+from groundup.run.measuring import answers_of, label_results, sample_prompts
+from groundup.run.parts import Parts, gather
 from groundup.run.plan import plan_of
 from groundup.run.rehearse import ENOUGH_SECONDS, rehearse
 from groundup.run.results import Scores, evaluations, score_all
-from groundup.run.resume import reconcile
+from groundup.run.resume import reconcile, require_same_base
 
 Say = Callable[[str], None]
 BEFORE_FILE, RESULTS_FILE, PLAN_FILE = "before.json", "results.json", "plan.json"
@@ -118,9 +117,7 @@ def _begin(recipe: Recipe, folder: Path, *, resume: bool, accept_changes: bool, 
         timing = ENOUGH_SECONDS if parts.recipe.budget.minutes is not None else ENOUGH_SECONDS / 4
         seconds = rehearse(parts, seconds=timing).step(accumulate(parts.recipe))
         process = release_memory()  # now with the libraries that a step loads
-        parts.recipe = resolve_steps(
-            parts.recipe, rows_per_epoch=parts.rows_per_epoch, seconds_per_step=seconds
-        )
+        parts.recipe = resolve_steps(parts.recipe, rows_per_epoch=parts.rows_per_epoch, seconds_per_step=seconds)
         write_json(folder / PLAN_FILE, {"predicted": plan_of(parts, seconds, process)})
     if settled is None or accept_changes:
         # The given recipe first: without the resolved one a killed start counts as none.
@@ -162,7 +159,7 @@ def _run(
             resumed = resume and _resume(run, save, folder, say)
             if not resumed:
                 log.cut(0)
-                _log_start(log, parts)
+                _log_start(log, parts, run)
             before = _before(run, parts, folder)
             outcome = _train_on(run, folder)
         except GroundupError as error:
@@ -174,16 +171,12 @@ def _run(
             save(planned=False)
             log.write("end", run.state.step, outcome="stopped", reason=outcome)
             _finish(run, parts, folder, "stopped", command, memory, None)
-            return Result(
-                folder, "stopped", run.state.step, run.state.seconds, exit_code=EXIT_CODES[outcome]
-            )
+            return Result(folder, "stopped", run.state.step, run.state.seconds, exit_code=EXIT_CODES[outcome])
         _final_weights(run)
         after = score_all(run.state.module, parts, final=True)
-        found = evaluations(stage, before, after)
+        found = evaluations(stage, before, after, parts.labels.task if parts.labels else "")
         save()
-        checkpoint.save_model(
-            folder / "model", tensors=run.state.module.state_dict(), files=parts.small_files()
-        )
+        checkpoint.save_model(folder / "model", tensors=parts.kept_tensors(run.state.module), files=parts.small_files())
         log.write("end", run.state.step, outcome=outcome, reason="")
         _finish(run, parts, folder, outcome, command, memory, found)
         return Result(folder, outcome, run.state.step, run.state.seconds, found)
@@ -198,6 +191,7 @@ def _resume(run: Run, save: Saver, folder: Path, say: Say) -> bool:
         say("no whole checkpoint yet: starting from the beginning")
         return False
     saved = checkpoint.load(found.path)
+    require_same_base(saved.files, save.files, found.path)
     restore(run, saved)
     save.resumed(saved, found.path)
     save.log.replay_start()
@@ -232,7 +226,7 @@ def _final_weights(run: Run) -> None:
     """Early stopping hands out the best weights, an average its averaged ones; else they are the last."""
     state = run.state
     if state.best:
-        state.module.load_state_dict(state.best)
+        state.module.load_state_dict(state.best, strict=False)
     elif state.average is not None:
         with torch.no_grad():
             for name, parameter in state.average.live.items():
@@ -252,7 +246,7 @@ def _before(run: Run, parts: Parts, folder: Path) -> Scores:
     return scores
 
 
-def _log_start(log: EventLog, parts: Parts) -> None:
+def _log_start(log: EventLog, parts: Parts, run: Run) -> None:
     recipe = parts.recipe
     log.write(
         "start",
@@ -260,6 +254,7 @@ def _log_start(log: EventLog, parts: Parts) -> None:
         recipe_digest=digest(recipe),
         steps=recipe.budget.steps,
         parameters=sum(part["parameters"] for part in models.parameter_parts(parts.meta_model())),
+        trainable=sum(p.numel() for p in run.state.module.parameters() if p.requires_grad),
         tokens_per_step=recipe.budget.tokens_per_step,
         precision=parts.precision,
         compile=recipe.hardware.compile,
@@ -279,11 +274,11 @@ def _finish(
     """results.json: what the report is made from, beside the events."""
     ledger = run.state.source.state_dict()["ledger"]
     cards = parts.texts.cards if parts.texts is not None else {}
-    cut = parts.chats.ledger.get("cut_tokens", 0) if parts.chats is not None else 0
-    data = parts.chats.ledger if parts.chats is not None else {n: c.get("ledger", c) for n, c in cards.items()}
+    prepared = parts.chats or parts.labels
+    cut = prepared.ledger.get("cut_tokens", 0) if prepared is not None else 0
+    data = prepared.ledger if prepared is not None else {n: c.get("ledger", c) for n, c in cards.items()}
     prompts = sample_prompts(parts) if found is not None else []
     module = run.state.module
-    assert isinstance(module, models.Llama)
     write_json(
         folder / RESULTS_FILE,
         {
@@ -297,10 +292,25 @@ def _finish(
             "ledger": {"data": data, "tokens": {**ledger, "cut": cut}},
             "hardware": parts.hardware(folder),
             "evaluations": found or [],
-            "preset_difference": preset_difference(parts.recipe, parts.base),
+            "preset_difference": preset_difference(parts.recipe, parts.base_options),
             "samples": answers_of(module, parts, prompts, max_tokens=parts.recipe.events.sample_tokens),
+            "trainable": trainable_share(module),
+            **(label_results(module, parts) if found is not None else {}),
         },
     )
+
+
+def trainable_share(module: torch.nn.Module) -> dict[str, int]:
+    """Parameters that are trained and those that stand still, by number and by bytes."""
+    trained = [p for p in module.parameters() if p.requires_grad]
+    frozen = [p for p in module.parameters() if not p.requires_grad]
+    stored = [b for name, b in module.named_buffers() if name in module.state_dict()]
+    return {
+        "trained": sum(p.numel() for p in trained),
+        "frozen": sum(p.numel() for p in frozen),
+        "trained_bytes": sum(p.nbytes for p in trained),
+        "frozen_bytes": sum(p.nbytes for p in [*frozen, *stored]),
+    }
 
 
 def _note_session(folder: Path, command: Sequence[str], resume: bool) -> None:

@@ -10,23 +10,32 @@ noncharacter that occurs in no message; the template runs; its text is cut at th
 no shield and at the borders of the assistant's parts; shields are taken out; each piece is encoded by itself.
 So no token ever straddles the border between what is given and what is learned, and a prompt has the very
 ids that the same conversation had in training.
+
+A model from elsewhere was trained on whole texts, so with its tokenizer the whole rendering is encoded at once,
+special tokens recognised, as transformers does; what is learned is then told by where each token stands, and a
+token across a border is not learned. Only a conversation that spells a special token is cut into pieces.
 """
 
 from __future__ import annotations
 
+import datetime
 import hashlib
+import json
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import Any, Literal, NoReturn, Protocol
+from typing import Any, Literal, Protocol
 
 import jinja2
 
 from groundup.errors import GroundupError, printable
 from groundup.text import messages as conversation
-from groundup.text.options import BEGIN, END, PAD, SPECIALS
-from groundup.text.sandbox import CLOSE, ERRORS, LARGEST_TEMPLATE, OPEN, TemplateSandbox, render
+from groundup.text.foreign import ForeignTokenizer
+from groundup.text.marks import NO_TURN, Piece, cut, free_characters, mark, shielder, splitter, turns_of, unfound
+from groundup.text.options import SPECIALS
+from groundup.text.sandbox import CLOSE, ERRORS, LARGEST_TEMPLATE, OPEN, TemplateSandbox, calendar, render
+from groundup.text.tokenizer import OWN_ROLES, TokenRoles
 
 DEFAULT_TEMPLATE = """\
 {{- '<|begin|>' -}}
@@ -43,11 +52,9 @@ DEFAULT_TEMPLATE = """\
 
 Messages = Sequence[dict[str, Any]]
 TrainOn = Literal["all", "last"]
+SpecialText = Literal["plain", "special"]
 
-NONCHARACTERS = [chr(code) for code in range(0xFDD0, 0xFDF0)]
-"""Code points that Unicode reserves for use inside a program and never for text."""
-
-NO_TURN = -1
+_MARKED = re.compile(r"\{%[-+]?\s*generation\b")
 
 
 class Encoder(Protocol):
@@ -55,6 +62,7 @@ class Encoder(Protocol):
 
     specials: dict[str, int]
     digest: str
+    prefix: tuple[int, ...]
 
     def encode_batch(self, texts: list[str]) -> list[list[int]]: ...
 
@@ -77,46 +85,58 @@ class Rendered:
 
 
 @dataclass
-class _Piece:
-    """A run of the rendered text: a special token, or text to encode by itself."""
-
-    text: str
-    special: bool
-    turn: int
-
-
-@dataclass
 class _Draft:
     """One conversation between rendering and encoding."""
 
-    pieces: list[_Piece]
+    pieces: list[Piece]
     learned: set[int]
     text: str = field(init=False)
 
     def __post_init__(self) -> None:
         self.text = "".join(piece.text for piece in self.pieces)
 
+    def rendered(self, ids: list[int], turn: list[int]) -> Rendered:
+        return Rendered(ids, [index in self.learned for index in turn], turn, self.text)
+
 
 class ChatTemplate:
     """A checked chat template.
 
     Args:
-        source: Jinja text over `messages` and `add_generation_prompt`, with the assistant's part, its
-            `<|end|>` included, between `{% generation %}` and `{% endgeneration %}`.
+        source: Jinja text over `messages` and `add_generation_prompt`, with the assistant's part, the token
+            that ends it included, between `{% generation %}` and `{% endgeneration %}`. With `names` these
+            may be left out: the parts are then found by comparing renderings.
+        names: the tokens of a model from elsewhere; without them the template is one for groundup's own, and
+            `<|begin|>` is put in front where it writes none. A model from elsewhere gets what its template
+            writes and no more, and its messages may be empty.
+        date: the day that `strftime_now` tells a template. Without it there is no such function, and a
+            template that asks whether there is uses the day that it has itself.
     Raises:
         GroundupError: E-CHAT-001 when it does not compile, escapes, loops or fails on a plain conversation;
-            E-CHAT-002 when it marks no assistant's part; E-CHAT-003 when it drops what is said, or when a
-            prompt would not be the beginning of the conversation that was trained.
+            E-CHAT-002 when it marks no assistant's part, and none can be found; E-CHAT-003 when it drops what
+            is said, or when a prompt would not be the beginning of the conversation that was trained;
+            E-CHAT-005 when it begins twice.
     """
 
-    def __init__(self, source: str = DEFAULT_TEMPLATE) -> None:
-        self.source = source
-        self.digest = hashlib.sha256(source.encode("utf-8", "surrogatepass")).hexdigest()
+    def __init__(
+        self,
+        source: str = DEFAULT_TEMPLATE,
+        names: TokenRoles | None = None,
+        *,
+        date: datetime.date | None = None,
+    ) -> None:
+        self.source, self.names, self.date = source, names, date
+        path = source
+        if names is not None or date is not None:
+            path = json.dumps([source, names and names.to_dict(), date and date.isoformat()])
+        self.digest = hashlib.sha256(path.encode("utf-8", "surrogatepass")).hexdigest()
         self._template = _compile(source)
+        self._roles = names or OWN_ROLES
+        self._finds_marks = names is not None and not _MARKED.search(source)
         _try_out(self)
 
-    def __reduce__(self) -> tuple[Callable[..., ChatTemplate], tuple[str]]:
-        return (ChatTemplate, (self.source,))
+    def __reduce__(self) -> tuple[Callable[..., ChatTemplate], tuple[Any, ...]]:
+        return (_again, (self.source, self.names, self.date))
 
     def digest_with(self, tokenizer: Encoder) -> str:
         """Names the whole path from messages to ids: template and tokenizer, as 64 hexadecimal digits."""
@@ -129,10 +149,15 @@ class ChatTemplate:
         *,
         add_generation_prompt: bool = False,
         train_on: TrainOn = "all",
+        special_text: SpecialText = "plain",
     ) -> Rendered:
         """Ids of one conversation; see `render_batch`."""
         [rendered] = self.render_batch(
-            [messages], tokenizer, add_generation_prompt=add_generation_prompt, train_on=train_on
+            [messages],
+            tokenizer,
+            add_generation_prompt=add_generation_prompt,
+            train_on=train_on,
+            special_text=special_text,
         )
         return rendered
 
@@ -143,6 +168,7 @@ class ChatTemplate:
         *,
         add_generation_prompt: bool = False,
         train_on: TrainOn = "all",
+        special_text: SpecialText = "plain",
     ) -> list[Rendered]:
         """Ids of many conversations, encoded together.
 
@@ -152,10 +178,15 @@ class ChatTemplate:
             tokenizer: what encodes the text.
             add_generation_prompt: end with what makes the assistant speak.
             train_on: learn all turns of the assistant, or only the last message of the assistant.
+            special_text: what a special token in a message is: plain text, or the token, as in transformers.
+                The latter is for conversations whose author is trusted.
         Raises:
             GroundupError: E-CHAT-004 for a malformed message, with its index; E-CHAT-001, 002 or 005 when the
-                template cannot render the conversation.
+                template cannot render the conversation; E-CHAT-007 when the tokenizer is not the template's.
         """
+        if missing := [name for name in self._roles.names() if name not in tokenizer.specials]:
+            raise _another_tokenizer(missing)
+        shielded = special_text == "plain"
         drafts = [
             self._draft(
                 messages,
@@ -163,56 +194,138 @@ class ChatTemplate:
                 add_generation_prompt,
                 train_on,
                 f"conversation {number}, messages" if len(conversations) > 1 else "messages",
+                shielded=shielded,
             )
             for number, messages in enumerate(conversations)
         ]
-        texts = [piece.text for draft in drafts for piece in draft.pieces if not piece.special]
-        encoded = iter(tokenizer.encode_batch(texts))
-        rendered = []
-        for draft in drafts:
-            ids: list[int] = []
-            turn: list[int] = []
-            for piece in draft.pieces:
-                new = [tokenizer.specials[piece.text]] if piece.special else next(encoded)
-                ids += new
-                turn += [piece.turn] * len(new)
-            rendered.append(Rendered(ids, [index in draft.learned for index in turn], turn, draft.text))
-        return rendered
+        whole: list[Rendered | None] = [None] * len(drafts)
+        if isinstance(tokenizer, ForeignTokenizer):
+            controls = frozenset(tokenizer.specials.values())
+            encoded = tokenizer.encode_whole([draft.text for draft in drafts])
+            whole = [
+                draft.rendered(ids, turns_of(draft.pieces, ids, spans, controls))
+                if not shielded or _writes_its_own(draft, ids, tokenizer)
+                else None
+                for draft, (ids, spans) in zip(drafts, encoded, strict=True)
+            ]
+        cut_up = iter(_in_pieces([draft for draft, done in zip(drafts, whole) if done is None], tokenizer))
+        return [_behind(tokenizer.prefix, done or next(cut_up)) for done in whole]
 
     def _draft(
-        self, messages: Any, specials: list[str], prompt: bool, train_on: TrainOn, where: str = "messages"
+        self,
+        messages: Any,
+        specials: list[str],
+        prompt: bool,
+        train_on: TrainOn,
+        where: str = "messages",
+        *,
+        shielded: bool = True,
     ) -> _Draft:
-        strings = conversation.check(messages, where)
-        shield, opened, closed = _free_characters([*strings, self.source])
-        shielded = conversation.map_strings(messages, _shielder(tuple(specials), shield))
-        variables = {
-            "messages": shielded,
+        strings = conversation.check(messages, where, empty=self.names is not None)
+        shield, opened, closed = free_characters([*strings, self.source])
+        shown = conversation.map_strings(messages, shielder(tuple(specials), shield)) if shielded else list(messages)
+        turns = [index for index, message in enumerate(messages) if message["role"] == "assistant"]
+
+        def write(count: int, prompt: bool) -> str:
+            return self._write(shown[:count], prompt, (opened, closed), sum(map(len, strings)))
+
+        text = write(len(shown), prompt)
+        if self._finds_marks:
+            if turns[:1] == [0]:
+                unfound("the conversation begins with the assistant, and nothing before it makes it speak")
+            prompts = [write(index, True) for index in turns]
+            said = [shown[index]["content"] for index in turns]
+            text = mark(text, prompts, said, self._roles.ends, (opened, closed))
+        pieces = cut(text, specials, shield, opened, closed, turns)
+        self._check_begin(pieces, where)
+        learned = turns[-1:] if train_on == "last" else turns
+        return _Draft(pieces, {index for index in learned if messages[index].get("train", True)})
+
+    def _write(self, messages: list[dict[str, Any]], prompt: bool, borders: tuple[str, str], characters: int) -> str:
+        """Run the template."""
+        variables: dict[str, Any] = {
+            "messages": messages,
             "add_generation_prompt": prompt,
-            "bos_token": BEGIN,
-            "eos_token": END,
-            "pad_token": PAD,
-            OPEN: opened,
-            CLOSE: closed,
+            "eos_token": self._roles.ends[0],
+            "pad_token": self._roles.pad,
+            OPEN: borders[0],
+            CLOSE: borders[1],
         }
+        if self._roles.begin is not None:
+            variables["bos_token"] = self._roles.begin
+        if self.names is not None:  # as transformers calls a template
+            variables["messages"] = [
+                {name: value for name, value in message.items() if value is not None} for message in messages
+            ]
+            variables |= {"tools": None, "documents": None}
+        if self.date is not None:
+            variables["strftime_now"] = calendar(self.date)
         try:
-            text = render(self._template, variables, sum(map(len, strings)))
+            return render(self._template, variables, characters)
         except ERRORS as error:
             raise _refused(error) from error
-        turns = [index for index, message in enumerate(messages) if message["role"] == "assistant"]
-        pieces = _cut(text, specials, shield, opened, closed, turns)
-        if not pieces or pieces[0].text != BEGIN or not pieces[0].special:
-            pieces.insert(0, _Piece(BEGIN, True, NO_TURN))
-        begins = sum(piece.special and piece.text == BEGIN for piece in pieces)
+
+    def _check_begin(self, pieces: list[Piece], where: str) -> None:
+        """Exactly one beginning for groundup's own models; for others what the template writes, but not twice."""
+        begin = self._roles.begin
+        first = [piece.special and piece.text == begin for piece in pieces]
+        if self.names is not None:
+            begins = 2 if first[:2] == [True, True] else 1
+        else:
+            begins = sum(first) + (first[:1] != [True])
+            if first[:1] != [True]:
+                pieces.insert(0, Piece(OWN_ROLES.begin or "", True, NO_TURN))
         if begins != 1:
             raise GroundupError(
                 code="E-CHAT-005",
-                what=f"the chat template writes {BEGIN} {begins} times in one conversation",
+                what=f"the chat template writes {begin} {begins} times in one conversation",
                 where=where,
                 why="a model sees exactly one at the beginning; more of them shift what it has learned",
-                fix=f"write {BEGIN} once, before the loop over messages",
+                fix=f"write {begin} once, before the loop over messages",
             )
-        learned = turns[-1:] if train_on == "last" else turns
-        return _Draft(pieces, {index for index in learned if messages[index].get("train", True)})
+
+
+def _behind(prefix: tuple[int, ...], rendered: Rendered) -> Rendered:
+    """A rendering behind a prompt that was learned, which is no part of the text and no target."""
+    if not prefix:
+        return rendered
+    more = len(prefix)
+    return Rendered(
+        [*prefix, *rendered.ids], [False] * more + rendered.trainable, [NO_TURN] * more + rendered.turn, rendered.text
+    )
+
+
+def _again(source: str, names: TokenRoles | None, date: datetime.date | None) -> ChatTemplate:
+    return ChatTemplate(source, names, date=date)
+
+
+def _in_pieces(drafts: list[_Draft], tokenizer: Encoder) -> list[Rendered]:
+    """Each piece encoded by itself: no token straddles a border, and text spells no special token."""
+    texts = [piece.text for draft in drafts for piece in draft.pieces if not piece.special]
+    encoded = iter(tokenizer.encode_batch(texts))
+    rendered = []
+    for draft in drafts:
+        ids: list[int] = []
+        turn: list[int] = []
+        for piece in draft.pieces:
+            new = [tokenizer.specials[piece.text]] if piece.special else next(encoded)
+            ids += new
+            turn += [piece.turn] * len(new)
+        rendered.append(draft.rendered(ids, turn))
+    return rendered
+
+
+def _writes_its_own(draft: _Draft, ids: list[int], tokenizer: ForeignTokenizer) -> bool:
+    """Whether the special tokens in a whole text are those that the template wrote, and none that a message spells.
+
+    They are compared as text and as ids, because a tokenizer may find one where the text is spelled otherwise.
+    """
+    specials = tokenizer.specials
+    written = [piece.text for piece in draft.pieces if piece.special]
+    spelled = [part for part in splitter(tuple(specials)).split(draft.text) if part in specials] if specials else []
+    controls = set(specials.values()) - {tokenizer.unknown_id}
+    expected = [specials[name] for name in written if specials[name] in controls]
+    return spelled == written and [id for id in ids if id in controls] == expected
 
 
 @lru_cache(maxsize=64)
@@ -232,77 +345,18 @@ def _refused(error: BaseException) -> GroundupError:
         what=f"the chat template is refused: {printable(str(error)) or type(error).__name__}",
         where=line or "the chat template",
         why="templates come from outside, so they run in a sandbox: no way out of it, and bounded work",
-        fix="use the default template (leave the setting out), or mend the template: it gets messages and "
-        "add_generation_prompt",
+        fix="use the default template (leave the setting out), or mend the template: it gets messages, "
+        "add_generation_prompt, the model's tokens, and strftime_now where a fixed date is given",
     )
 
 
-def _free_characters(strings: list[str]) -> list[str]:
-    """Three noncharacters that occur in none of them: the shield, and the borders of the assistant's parts."""
-    used = {character for text in strings if not text.isascii() for character in text}
-    free = [character for character in NONCHARACTERS if character not in used]
-    if len(free) < 3:
-        raise GroundupError(
-            code="E-CHAT-006",
-            what=f"the messages use {len(NONCHARACTERS) - len(free)} of the {len(NONCHARACTERS)} "
-            "noncharacters U+FDD0 to U+FDEF",
-            where="messages[].content",
-            why="three of them keep user text and special tokens apart; Unicode reserves them for this",
-            fix="remove the characters U+FDD0 to U+FDEF from the text",
-        )
-    return free[:3]
-
-
-@lru_cache(maxsize=256)
-def _shielder(specials: tuple[str, ...], shield: str) -> Callable[[str], str]:
-    """Breaks up every special token in a text, and what may become one together with the text after it."""
-    whole = {re.escape(name) for name in specials}
-    begun = {re.escape(name[:length]) + r"\Z" for name in specials for length in range(1, len(name))}
-    pattern = re.compile("|".join(sorted(whole) + sorted(begun, reverse=True)))
-    firsts = {name[0] for name in specials}
-
-    def mark(text: str) -> str:
-        if not any(first in text for first in firsts):
-            return text
-        return pattern.sub(lambda match: match[0][0] + shield + match[0][1:], text)
-
-    return mark
-
-
-def _cut(text: str, specials: list[str], shield: str, opened: str, closed: str, turns: list[int]) -> list[_Piece]:
-    """Cut a rendered text at special tokens and at the borders of the assistant's parts."""
-    pieces: list[_Piece] = []
-    turn, blocks = NO_TURN, 0
-    for part in _splitter((*specials, opened, closed)).split(text):
-        if part == opened:
-            if turn != NO_TURN or blocks == len(turns):
-                _unmarked(blocks + 1, len(turns))
-            turn = turns[blocks]
-            blocks += 1
-        elif part == closed:
-            turn = NO_TURN
-        elif part in specials:
-            pieces.append(_Piece(part, True, turn))
-        elif plain := part.replace(shield, ""):
-            pieces.append(_Piece(plain, False, turn))
-    if blocks != len(turns):
-        _unmarked(blocks, len(turns))
-    return pieces
-
-
-@lru_cache(maxsize=256)
-def _splitter(borders: tuple[str, ...]) -> re.Pattern[str]:
-    return re.compile("(" + "|".join(map(re.escape, borders)) + ")")
-
-
-def _unmarked(blocks: int, turns: int) -> NoReturn:
-    raise GroundupError(
-        code="E-CHAT-002",
-        what=f"the chat template marks {blocks} parts of the assistant where the conversation has {turns}",
-        where="the chat template: {% generation %} … {% endgeneration %}",
-        why="only marked tokens are learned; without the marks the loss would be over nothing or too much",
-        fix="write {% generation %}{{ message.content + '<|end|>' }}{% endgeneration %} where the template "
-        "writes an assistant's message",
+def _another_tokenizer(missing: list[str]) -> GroundupError:
+    return GroundupError(
+        code="E-CHAT-007",
+        what=f"the tokenizer has no {', '.join(printable(name) for name in missing)}, which the chat template writes",
+        where="the chat template and the tokenizer",
+        why="they belong to different models: what should be one token would be read as plain text",
+        fix="use the template and the tokenizer of the same model: ChatTemplate(source, tokenizer.roles)",
     )
 
 
@@ -311,7 +365,7 @@ def _try_out(template: ChatTemplate) -> None:
     said = ["how7many", "seven8", "and9then", "nothing6"]
     roles = ["user", "assistant", "user", "assistant"]
     messages = [{"role": role, "content": content} for role, content in zip(roles, said)]
-    specials = list(SPECIALS)
+    specials = list(SPECIALS if template.names is None else template.names.names())
     whole = template._draft(messages, specials, False, "all")
     for number, content in enumerate(said):
         learned = "".join(piece.text for piece in whole.pieces if piece.turn == number)

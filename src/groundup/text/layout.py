@@ -136,14 +136,15 @@ def parse(text: str, where: str) -> tuple[dict[str, Any], list[str]]:
     return found, tokens
 
 
-def malformed(where: str, what: str) -> GroundupError:
-    """The error for a tokenizer.json that cannot be used."""
+def malformed(where: str, what: str, fix: str = "") -> GroundupError:
+    """The error for a tokenizer.json that cannot be used; `fix` where it is not one of groundup's own."""
     return GroundupError(
         code="E-TOKEN-006",
         what=f"this is not a tokenizer that can be used here: {printable(what)}",
         where=printable(where),
         why="ids only mean something with the very tokenizer they were made with, so nothing is guessed",
-        fix="groundup tokenizer train --files … --vocab N --out DIR   (makes a new one)\n"
+        fix=fix
+        or "groundup tokenizer train --files … --vocab N --out DIR   (makes a new one)\n"
         "or copy tokenizer.json again from the run that it belongs to",
     )
 

@@ -14,10 +14,13 @@ ROLES = ("system", "user", "assistant")
 DEEPEST = 20  # nesting of further fields in a message
 
 
-def check(messages: Any, where: str = "messages") -> list[str]:
+def check(messages: Any, where: str = "messages", *, empty: bool = False) -> list[str]:
     """Refuse what is not a conversation: a list of {"role": …, "content": text}.
 
     An assistant's message may carry "train": true or false. Other fields are handed to the template.
+
+    Args:
+        empty: whether a message may say nothing.
 
     Returns:
         every string in the messages, names of fields included.
@@ -34,7 +37,7 @@ def check(messages: Any, where: str = "messages") -> list[str]:
         if not isinstance(message, dict):
             _fault(place, f"is {_name(message)}, not an object with role and content")
         _check_role(message, place)
-        strings += _check_content(message, place)
+        strings += _check_content(message, place, empty)
         train = message.get("train", True)
         if not isinstance(train, bool):
             _fault(f"{place}.train", f"is {_name(train)}, not true or false")
@@ -53,11 +56,11 @@ def _check_role(message: dict[str, Any], place: str) -> None:
         _fault(f"{place}.role", f"is {printable(role, 40)!r}, none of {', '.join(ROLES)}{hint}")
 
 
-def _check_content(message: dict[str, Any], place: str) -> list[str]:
+def _check_content(message: dict[str, Any], place: str, empty: bool) -> list[str]:
     content = message.get("content")
     if not isinstance(content, str):
         _fault(f"{place}.content", f"is {_name(content)}, not text" if "content" in message else "is missing")
-    if not content:
+    if not content and not empty:
         _fault(f"{place}.content", "is empty")
     strings = _strings(message, place, 0)
     for path, text in strings:

@@ -10,8 +10,10 @@ are is not known here.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterable, Iterator
 from contextvars import ContextVar
+from datetime import date
 from types import BuiltinMethodType
 from typing import Any, cast
 
@@ -241,12 +243,44 @@ def _replace(text: str, old: str, new: str, count: int = -1) -> str:
     return text.replace(old, new, count)
 
 
-def _tojson(value: Any, indent: int | None = None) -> str:
-    """Like Jinja's, but with the characters themselves: no HTML is written here."""
-    weigh(value)
+def _tojson(
+    value: Any,
+    ensure_ascii: bool = False,
+    indent: int | None = None,
+    separators: tuple[str, str] | None = None,
+    sort_keys: bool = False,
+) -> str:
+    """As transformers has it: the characters themselves, not as Jinja does for HTML, and the same arguments."""
+    weigh([value, separators])
+    if ensure_ascii:
+        raise SecurityError("tojson writes the characters themselves: ensure_ascii would hide special text")
     if indent is not None and not 0 <= indent <= 8:
         raise SecurityError("tojson indents by at most 8")
-    return json.dumps(value, ensure_ascii=False, indent=indent)
+    return json.dumps(value, ensure_ascii=False, indent=indent, separators=separators, sort_keys=sort_keys)
+
+
+_MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
+_REST_OF_MONTH = ("uary", "ruary", "ch", "il", "", "e", "y", "ust", "tember", "ober", "ember", "ember")
+_DAYS = ("Mon", "Tues", "Wednes", "Thurs", "Fri", "Satur", "Sun")
+
+
+def calendar(today: date) -> Callable[[str], str]:
+    """The function `strftime_now` of chat templates, at midnight of a fixed day and in English.
+
+    The clock and the locale stay out: the same conversation has the same ids today, tomorrow and elsewhere.
+    """
+    month, day = _MONTHS[today.month - 1], _DAYS[today.weekday()] + "day"
+    fields = {"d": f"{today.day:02}", "m": f"{today.month:02}", "Y": f"{today.year:04}", "y": f"{today.year % 100:02}"}
+    fields |= {"b": month, "B": month + _REST_OF_MONTH[today.month - 1], "a": day[:3], "A": day}
+    fields |= {"H": "00", "M": "00", "S": "00", "%": "%"}
+
+    def strftime_now(form: str) -> str:
+        unknown = [name for name in re.findall("%(.?)", form, re.S) if name not in fields]
+        if unknown:
+            raise SecurityError(f"strftime_now knows {' '.join(fields)} after a %, not {unknown[0]!r}")
+        return re.sub("%(.)", lambda found: fields[found[1]], form, flags=re.S)
+
+    return strftime_now
 
 
 def _raise(message: str) -> Callable[[], None]:

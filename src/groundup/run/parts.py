@@ -1,0 +1,257 @@
+"""A resolved recipe and its data, before the length of the run is known: what `assemble` puts together."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from groundup.adapters import FreezeOptions, adapter_names, merge, unfreezing_steps
+from groundup.contract import Objective, Source
+from groundup.errors import GroundupError
+from groundup.machine.ceiling import choose_precision, resolve_device
+from groundup.machine.describe import describe
+from groundup.machine.memory import steady_allocator
+from groundup.models import FamilyOptions
+from groundup.models.heads import HeadOptions
+from groundup.objectives import OBJECTIVES
+from groundup.optim.optimizer import Optimizer
+from groundup.recipe.resolve import architecture, resolve
+from groundup.recipe.tree import ChatData, LabelledData, Recipe
+from groundup.run import models
+from groundup.run.chats import PreparedChats, chat_stream, prepare_chats
+from groundup.run.foreign import digest_of
+from groundup.run.labels import PreparedLabels, head_options, label_stream, prepare_labels
+from groundup.run.texts import PreparedTexts, Say, prepare_texts, text_stream
+from groundup.text.chat import ChatTemplate
+from groundup.text.foreign import ForeignTokenizer
+from groundup.text.tokenizer import AnyTokenizer
+
+
+@dataclass
+class Parts:
+    """What a recipe turns into before the length of the run is known. Of texts, chats and labels one is there."""
+
+    recipe: Recipe
+    device: torch.device
+    precision: str
+    family: str
+    options: FamilyOptions
+    tokenizer: AnyTokenizer
+    template: ChatTemplate | None
+    head: HeadOptions | None
+    texts: PreparedTexts | None
+    chats: PreparedChats | None
+    labels: PreparedLabels | None
+    init_from: Path | None
+    base: models.Base | None = None
+
+    @property
+    def base_options(self) -> FamilyOptions | None:
+        """The architecture of the model to go on with, if there is one."""
+        return self.options if self.init_from is not None else None
+
+    def source(self) -> Source:
+        """A fresh training stream."""
+        if self.chats is not None:
+            return chat_stream(self.recipe, self.chats)
+        if self.labels is not None:
+            return label_stream(self.recipe, self.labels)
+        assert self.texts is not None
+        return text_stream(self.recipe, self.texts)
+
+    @property
+    def rows_per_epoch(self) -> int:
+        """Rows in one pass over the training data."""
+        if self.labels is not None:
+            return len(self.labels.parts["train"].examples)
+        stream = self.source()
+        return sum(packer.rows(0) for packer in stream.packers.values())  # type: ignore[attr-defined]
+
+    @property
+    def bytes_per_target(self) -> float | None:
+        """Text bytes for each trained target; None where targets are no text."""
+        prepared = self.chats or self.texts
+        return prepared.bytes_per_target if prepared is not None else None
+
+    def network(self) -> nn.Module:
+        """The model with its first weights, adapted: drawn from the seed, or those of init_from."""
+        recipe = self.recipe
+        if self.init_from is None:
+            model = models.initialised(self.family, self.options, self.device, recipe.seed, self.head)
+        else:
+            loaded = models.load(self.init_from, self.device)
+            if adapter_names(loaded.model):
+                merge(loaded.model)  # the base of this run is the model as it answers now
+            model = models.with_head(loaded, self.head, seed=recipe.seed).train()
+        models.adapt(model, recipe.adapters, seed=recipe.seed)
+        return model
+
+    def meta_model(self) -> nn.Module:
+        """The network without memory and without adapters, to count and to name."""
+        with torch.device("meta"):
+            return models.network(self.family, self.options, self.head)
+
+    def adapted_meta_model(self) -> nn.Module:
+        """The network without memory, adapted: what is trainable and what is not."""
+        model = self.meta_model()
+        with torch.device("meta"):
+            models.adapt(model, self.recipe.adapters, seed=0)
+        return model
+
+    @property
+    def on_base(self) -> bool:
+        """Whether checkpoints and the model keep only what is trained, and name the base they belong to."""
+        return any(adapter.kind != "freeze" for adapter in self.recipe.adapters)
+
+    @property
+    def freezing(self) -> list[FreezeOptions]:
+        """The adapters that unfreeze parameters on the way."""
+        return [a for a in self.recipe.adapters if isinstance(a, FreezeOptions) and unfreezing_steps(a)]
+
+    def hardware(self, folder: Path) -> dict[str, Any]:
+        """What this machine is, for the results."""
+        return {**describe(folder), "device": str(self.device), "precision": self.precision}
+
+    def described(self) -> models.Described:
+        """What the model folder of this run says."""
+        adapters = list(self.recipe.adapters) if self.on_base else []
+        return models.Described(
+            self.family, self.options, self.tokenizer, self.template, self.head, adapters, self.base
+        )
+
+    def small_files(self) -> dict[str, bytes]:
+        """model.json, tokenizer.json and chat.json."""
+        return models.model_files(self.described())
+
+    def kept_tensors(self, model: nn.Module) -> dict[str, Tensor]:
+        """The tensors of a finished model: all of them, or those that were trained on a base."""
+        return models.trained_tensors(model) if self.on_base else dict(model.state_dict())
+
+
+def gather(recipe: Recipe, folder: Path, *, say: Say) -> Parts:
+    """Prepare the data and fill in every number that does not need a measurement of speed."""
+    steady_allocator()
+    device = resolve_device(recipe.hardware.device)
+    if recipe.hardware.threads is not None:
+        torch.set_num_threads(recipe.hardware.threads)
+    said, base_folder, base = None, None, None
+    if recipe.model.init_from is not None:
+        said, base_folder = models.load_described(Path(recipe.model.init_from))
+        require_decoder(recipe, said)
+        if any(adapter.kind != "freeze" for adapter in recipe.adapters):
+            base = models.Base(str(base_folder.resolve()), digest_of(base_folder))
+    base_options = said.options if said else None
+    foreign = said is not None and isinstance(said.tokenizer, ForeignTokenizer)
+    recipe = resolve(recipe, device=device.type, base=base_options, foreign=foreign)
+    tokenizer: AnyTokenizer | None = said.tokenizer if said else None
+    template = said.chat if said else None
+    data_folder, context = folder / "data", recipe.data.context or 0
+    if tokenizer is not None and base_options is not None:
+        models.learn_prompt(tokenizer, base_options, recipe.adapters)
+    texts = chats = labels = head = None
+    if isinstance(recipe.data, ChatData):
+        tokenizer = tokenizer or tokenizer_of_chats(recipe, data_folder, say)
+        chats = prepare_chats(recipe, tokenizer, template, context=context, folder=data_folder)
+        template = chats.template
+    elif isinstance(recipe.data, LabelledData):
+        tokenizer = tokenizer or tokenizer_of_labels(recipe, data_folder, say)
+        labels = prepare_labels(recipe, tokenizer, context=context, folder=data_folder)
+        for line in labels.findings:
+            say(f"note: {line}")
+        family = said.family if said else recipe.model.family
+        head = head_options(recipe, labels.labels).on(causal=family != "bert")
+    else:
+        texts = prepare_texts(recipe, data_folder, tokenizer, say=say, workers=recipe.data.workers)
+        tokenizer = texts.tokenizer
+    family = said.family if said else recipe.model.family
+    options = said.options if said else architecture(recipe.model, tokenizer.vocabulary)
+    precision = choose_precision(recipe.hardware.precision, device).name
+    return Parts(
+        recipe, device, precision, family, options, tokenizer, template, head, texts, chats, labels, base_folder, base
+    )
+
+
+def require_decoder(recipe: Recipe, said: models.Described) -> None:
+    """Refuse an encoder for data whose objective predicts the next token."""
+    if isinstance(recipe.data, LabelledData) or said.family != "bert":
+        return
+    raise GroundupError(
+        "E-RECIPE-043",
+        f"a model of family {said.family} cannot predict the next token: every position sees all others",
+        where=f"model.init_from: {recipe.model.init_from}, data.kind: {recipe.data.kind}",
+        why="the answer would stand in its own input, and the loss would fall to zero and mean nothing",
+        fix="set data.kind=labelled to train a head on it, or start from a decoder",
+        exit_code=2,
+    )
+
+
+def tokenizer_of_chats(recipe: Recipe, folder: Path, say: Say) -> AnyTokenizer:
+    """A tokenizer for a chat model that starts from nothing: trained on the conversations themselves."""
+    from groundup.data.chat_rows import ChatLedger, ChatOptions, Row, read_chat
+
+    assert isinstance(recipe.data, ChatData)
+    options = ChatOptions(**{name: dict(recipe.data)[name] for name in ChatOptions.model_fields})
+    rows = [row for row in read_chat(recipe.data.files, options, ChatLedger()) if isinstance(row, Row)]
+    say("tokenizer: training on the conversations")
+    return _trained(recipe, folder, [m["content"] for row in rows for m in row.messages])
+
+
+def tokenizer_of_labels(recipe: Recipe, folder: Path, say: Say) -> AnyTokenizer:
+    """A tokenizer for a classifier that starts from nothing: trained on its training texts."""
+    from groundup.data.labelled_options import LabelledOptions
+    from groundup.data.labelled_set import read_labelled
+
+    options = LabelledOptions(**{name: dict(recipe.data)[name] for name in LabelledOptions.model_fields})
+    rows = read_labelled(options, []).side("train")
+    say("tokenizer: training on the training texts")
+    return _trained(recipe, folder, [text for row in rows for text in (row.text, row.other, *row.candidates) if text])
+
+
+def _trained(recipe: Recipe, folder: Path, texts: list[str]) -> AnyTokenizer:
+    from groundup.run.texts import DEFAULT_VOCABULARY
+    from groundup.text.options import TokenizerOptions
+    from groundup.text.train import train_tokenizer
+
+    tokenizer = train_tokenizer(texts, recipe.tokenizer or TokenizerOptions(kind="bpe", vocabulary=DEFAULT_VOCABULARY))
+    tokenizer.save(folder)
+    return tokenizer
+
+
+def objective_of(parts: Parts, model: nn.Module) -> Objective:
+    """The objective on a model."""
+    assert parts.recipe.objective is not None
+    kind: Callable[..., Objective] = OBJECTIVES[parts.recipe.objective.kind][1]
+    if parts.recipe.objective.kind in ("classify", "tag"):
+        assert parts.labels is not None
+        return kind(parts.recipe.objective, model, parts.labels.counts)
+    return kind(parts.recipe.objective, model)
+
+
+def optimizers_of(parts: Parts, model: nn.Module, *, steps: int) -> dict[str, Optimizer]:
+    """One optimizer for each player, over what is trainable now or later."""
+    return {name: Optimizer(model, options, steps=steps, player=name) for name, options in parts.recipe.optim.items()}
+
+
+def flops_per_token(model: nn.Module, context: int) -> float:
+    """Floating-point operations of forward and backward for one token: two for each weight of a matrix product
+    in the forward pass, two for the gradient of its input and two for its own unless it is frozen; and the
+    attention scores over half a context on average (Kaplan et al. 2020, arXiv:2001.08361)."""
+    body = models.body_of(model)
+    embedding = models.body_of(model).embedding.weight
+    tied = models.model_is_tied(body)
+    total = 0.0
+    for name, parameter in model.named_parameters():
+        if parameter.dim() < 2 or ("embedding" in name and not (tied and parameter is embedding)):
+            continue
+        share = _share_of_experts(body, name)
+        total += (6.0 if parameter.requires_grad else 4.0) * parameter.numel() * share
+    return total + 6.0 * body.options.layers * body.options.width * context
+
+
+def _share_of_experts(body: Any, name: str) -> float:
+    return body.options.experts_per_token / body.options.experts if ".experts." in name else 1.0
