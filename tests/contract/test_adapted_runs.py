@@ -48,7 +48,11 @@ KINDS: dict[str, list[dict[str, Any]]] = {
     "lora on the embedding": [LORA | {"targets": ["embedding", "*.q_proj"]}],
     "freeze": [{"kind": "freeze", "first_layers": 1, "embeddings": True}],
     "unfreeze": [
-        {"kind": "freeze", "all_but_last": 0, "unfreeze": [{"step": 3, "last_layers": 1}, {"step": 5, "last_layers": 2}]}
+        {
+            "kind": "freeze",
+            "all_but_last": 0,
+            "unfreeze": [{"step": 3, "last_layers": 1}, {"step": 5, "last_layers": 2}],
+        }
     ],
 }
 ON_BASE = [name for name in KINDS if not name.endswith("freeze")]
@@ -99,9 +103,7 @@ def assembled(recipe: Options, folder: Path) -> tuple[Any, Parts]:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_what_is_frozen_stands_still_and_only_the_rest_costs_memory(
-    straight: Any, tmp_path: Path, kind: str
-) -> None:
+def test_what_is_frozen_stands_still_and_only_the_rest_costs_memory(straight: Any, tmp_path: Path, kind: str) -> None:
     recipe, _ = straight(kind)
     made, parts = assembled(recipe, tmp_path / "run")
     state = made.state
@@ -110,7 +112,9 @@ def test_what_is_frozen_stands_still_and_only_the_rest_costs_memory(
     optimizer = state.optimizers["model"]
     made.guard.accepts = lambda *arguments: False  # measures the gradients, and moves nothing
     kept: dict[str, Tensor] = {}
-    optimizer.zero_grad = lambda: kept.update({n: p.grad for n, p in state.module.named_parameters() if p.grad is not None})
+    optimizer.zero_grad = lambda: kept.update(
+        {n: p.grad for n, p in state.module.named_parameters() if p.grad is not None}
+    )
     update(made, "model")
     moving = {name: p for name, p in state.module.named_parameters() if p.requires_grad}
     assert set(kept) == set(moving), "a gradient for each trainable parameter, and for no other"
@@ -207,7 +211,9 @@ def test_a_tensor_before_its_unfreezing_step_has_neither_moved_nor_state(
     texts: Path, base: Path, tmp_path: Path, optimizer: str
 ) -> None:
     optim = {"model": {"kind": optimizer, "learning_rate": 0.01}}
-    recipe = adapted_recipe(texts, base, *KINDS["unfreeze"], budget__steps=6, events=EVENTS | {"keep_every": 2}, optim=optim)
+    recipe = adapted_recipe(
+        texts, base, *KINDS["unfreeze"], budget__steps=6, events=EVENTS | {"keep_every": 2}, optim=optim
+    )
     run(recipe, tmp_path / "run")
     before = tensors_of(models.load(base, torch.device("cpu")).model)
     early, late = saved(tmp_path / "run", 2), saved(tmp_path / "run", 4)
@@ -281,7 +287,7 @@ def test_early_stopping_returns_the_best_of_an_adapter_run(
     result = run(recipe, tmp_path / "run")
     assert result.outcome == "early_stopped" and result.steps < 12
     losses = [line["metrics"]["loss"] for line in events(tmp_path / "run", "evaluate")]
-    made, parts = assembled(recipe, tmp_path / "again")
+    _, parts = assembled(recipe, tmp_path / "again")
     loaded = groundup.load(tmp_path / "run")
     from groundup.run.measuring import evaluate_texts
 
@@ -312,11 +318,39 @@ def test_patterns_may_name_the_head(tmp_path: Path) -> None:
     groundup.train(labelled_recipe(file, "classify", "bert", budget__steps=1), out=tmp_path / "base")
     adapter = {"kind": "freeze", "patterns": ["body.*"], "train": ["head.output.*"]}
     recipe = labelled_recipe(
-        file, "classify", model={"init_from": str(tmp_path / "base")}, tokenizer=None, adapters=[adapter], budget__steps=2
+        file,
+        "classify",
+        model={"init_from": str(tmp_path / "base")},
+        tokenizer=None,
+        adapters=[adapter],
+        budget__steps=2,
     )
     run(recipe, tmp_path / "run")
     from groundup.run.entry import read_recipe
     from groundup.run.plan import foresee_plan
 
     assert foresee_plan(read_recipe(recipe)).numbers["memory_bytes"] > 0
-    assert foresee_plan(read_recipe(changed(recipe, adapters=[LORA | {"train": ["head.*"]}]))).numbers["memory_bytes"] > 0
+    assert (
+        foresee_plan(read_recipe(changed(recipe, adapters=[LORA | {"train": ["head.*"]}]))).numbers["memory_bytes"] > 0
+    )
+
+
+def test_a_learned_prompt_is_trained_kept_resumed_and_loaded(base: Path, tmp_path: Path) -> None:
+    file = labelled_file(tmp_path, "classify")
+    recipe = labelled_recipe(
+        file, "classify", model={"init_from": str(base)}, tokenizer=None, budget__steps=4,
+        adapters=[{"kind": "prompt", "tokens": 3}],
+    )  # fmt: skip
+    made, _ = assembled(recipe, tmp_path / "look")
+    run(recipe, tmp_path / "straight")
+    run(recipe, tmp_path / "run", listeners=(at("step", 2, terminate),))
+    run(recipe, tmp_path / "run", resume=True)
+    assert_same(outcome(tmp_path / "run"), outcome(tmp_path / "straight"))
+    held = saved(tmp_path / "run").tensors["model"]
+    assert {name.rpartition(".")[2] for name in held if not name.startswith("head.")} == {"prompt"}
+    first = made.state.module.state_dict()
+    assert all(not torch.equal(first[name], tensor) for name, tensor in held.items())
+    made.state.load_tensors(saved(tmp_path / "run").tensors)
+    loaded = groundup.load(tmp_path / "run" / "model")
+    assert all(torch.equal(loaded.model.state_dict()[n], t) for n, t in made.state.module.state_dict().items())
+    assert loaded.predict(["cat dog"])[0]["label"] in ("animal", "colour", "place")

@@ -85,9 +85,7 @@ def test_G2_stopped_and_resumed_is_bitwise_equal(straight: tuple[Options, Path],
 
 
 @pytest.mark.parametrize("step", [10, 12])
-def test_G2_stopped_where_a_checkpoint_is_due_anyway(
-    straight: tuple[Options, Path], tmp_path: Path, step: int
-) -> None:
+def test_G2_stopped_where_a_checkpoint_is_due_anyway(straight: tuple[Options, Path], tmp_path: Path, step: int) -> None:
     recipe, folder = straight
     run(recipe, tmp_path / "run", listeners=(at("step", step, terminate),))
     run(recipe, tmp_path / "run", resume=True)
@@ -190,9 +188,7 @@ class Captured:
         return 0.0
 
     def step(self, step: int) -> None:
-        self.gradients = {
-            name: p.grad.clone() for name, p in self.module.named_parameters() if p.grad is not None
-        }
+        self.gradients = {name: p.grad.clone() for name, p in self.module.named_parameters() if p.grad is not None}
 
     def zero_grad(self) -> None:
         self.module.zero_grad(set_to_none=True)
@@ -204,7 +200,13 @@ class Captured:
 
 
 def gradients(
-    parts: Parts, tmp_path: Path, micro: int, accumulate: int, *, steps: int = 1, clip: float | None = None,
+    parts: Parts,
+    tmp_path: Path,
+    micro: int,
+    accumulate: int,
+    *,
+    steps: int = 1,
+    clip: float | None = None,
     recompute: bool = False,
 ) -> dict[str, Tensor]:
     """Of the last of `steps` steps of `micro` x `accumulate` rows each."""
@@ -244,9 +246,7 @@ def test_the_masks_of_the_chats_are_ragged(chats: Parts) -> None:
 
 
 @pytest.mark.parametrize("data", ["texts", "chats"])
-def test_R8_the_order_of_samples_does_not_depend_on_the_micro_batch(
-    request: pytest.FixtureRequest, data: str
-) -> None:
+def test_R8_the_order_of_samples_does_not_depend_on_the_micro_batch(request: pytest.FixtureRequest, data: str) -> None:
     parts = request.getfixturevalue(data)
     seen = []
     for micro in (1, 2, 8):
@@ -519,9 +519,7 @@ CASES = {"none masked": 0.0, "some masked": 0.4, "all masked": 1.0}
 
 @pytest.mark.parametrize("masked", CASES.values(), ids=CASES)
 @pytest.mark.parametrize("chunk", [1, 40, 1 << 22])
-def test_chunked_cross_entropy_is_cross_entropy(
-    monkeypatch: pytest.MonkeyPatch, masked: float, chunk: int
-) -> None:
+def test_chunked_cross_entropy_is_cross_entropy(monkeypatch: pytest.MonkeyPatch, masked: float, chunk: int) -> None:
     monkeypatch.setattr(functional, "CHUNK_ELEMENTS", chunk)
     generator = torch.Generator().manual_seed(0)
     hidden = torch.randn(3, 7, 5, generator=generator, requires_grad=True)

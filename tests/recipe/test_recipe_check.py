@@ -58,8 +58,13 @@ def test_an_encoder_cannot_write() -> None:
     assert not faults(LABELLED, model={"family": "bert"})
 
 
-@pytest.mark.parametrize(("model", "said"), [({"experts_per_token": 9}, "9 > model.experts 8"),
-                                             ({"experts": 2, "experts_per_token": 3}, "3 > model.experts 2")])
+@pytest.mark.parametrize(
+    ("model", "said"),
+    [
+        ({"experts_per_token": 9}, "9 > model.experts 8"),
+        ({"experts": 2, "experts_per_token": 3}, "3 > model.experts 2"),
+    ],
+)
 def test_no_more_experts_per_token_than_there_are(model: dict[str, Any], said: str) -> None:
     fault = one(TEXT, "E-RECIPE-044", "model.experts_per_token", model={"family": "moe", **model})
     assert said in fault.what
@@ -128,8 +133,11 @@ def test_a_field_that_does_nothing_is_a_fault(path: str, recipe: dict[str, Any],
 
 
 def test_what_early_stopping_may_watch_depends_on_the_task() -> None:
-    for task, metric, right in (("classify", "f1", "loss"), ("embed", "loss", "reciprocal_rank"),
-                                ("regress", "accuracy", "loss")):
+    for task, metric, right in (
+        ("classify", "f1", "loss"),
+        ("embed", "loss", "reciprocal_rank"),
+        ("regress", "accuracy", "loss"),
+    ):
         fault = one(
             LABELLED, "E-RECIPE-040", "events.early_stopping.metric",
             data={"task": task}, events={"early_stopping": {"metric": metric}},

@@ -53,6 +53,8 @@ def show_rows(
         share = f" ({learned / len(row.ids):.1%})" if row.ids else ""
         heading = f"row {number}: {len(row.ids)} tokens, {learned} learned{share}"
         painter.print(painter.paint(heading, "bold"))
+        if "→" in row.text and not learned:  # a labelled row: the answer is no part of what is read
+            painter.print(f"answer: {printable(row.text.rpartition('→')[2].strip())}")
         painter.print(_running_text(row, tokenizer, painter))
         painter.print()
         for line in _token_lines(row, tokenizer, painter):

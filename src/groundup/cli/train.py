@@ -44,6 +44,13 @@ def train(arguments: argparse.Namespace) -> int:
     return result.exit_code
 
 
+def trained_share(line: dict[str, Any]) -> str:
+    """How many parameters are trained, and of how many where most stand still."""
+    trained, there = line.get("trainable", line["parameters"]), line["parameters"]
+    of = f" of {there / 1e6:.2f} M" if trained < 0.9 * there else ""
+    return f"{trained / 1e6:.2f} M{of} parameters"
+
+
 def usual_verb(folder: Path) -> str:
     """The command that puts a finished run to use."""
     said = json.loads((folder / "model" / "model.json").read_text(encoding="utf-8"))
@@ -77,6 +84,9 @@ class Progress:
             "evaluate": self._evaluate,
             "sample": self._sample,
             "guard": self._guard,
+            "unfreeze": lambda said: self.say(
+                f"step {said['step']}: {said['trainable'] / 1e6:.2f} M parameters are trained from here on"
+            ),
             "warning": lambda said: self.say(f"warning at step {said['step']}: {said['message']}"),
             "save": lambda said: None,
             "end": lambda said: None,
@@ -86,7 +96,7 @@ class Progress:
     def _start(self, line: dict[str, Any]) -> None:
         self.steps, self.save_every = line["steps"], line.get("save_every") or 0
         self.say(
-            f"training {line['parameters'] / 1e6:.2f} M parameters for {line['steps']} steps of "
+            f"training {trained_share(line)} for {line['steps']} steps of "
             f"{line['tokens_per_step']:,} tokens in {line['precision']}, compile {line['compile']}"
         )
 

@@ -55,13 +55,15 @@ class AnswerExample(NamedTuple):
 
 
 class AnswerScores(NamedTuple):
-    """What was measured on each example, float64 arrays of shape (E,)."""
+    """What was measured on each example, float64 arrays of shape (E,); `answered` is 1 where the model wrote an
+    answer, None if it did so everywhere."""
 
     nats: Array
     targets: Array
     exact: Array
     f1: Array
     ended: Array
+    answered: Array | None = None
 
 
 def answer_tokens(text: str) -> list[str]:
@@ -102,6 +104,7 @@ def score_answers(
     answer: Answer | None,
     *,
     context: int,
+    most_answers: int | None = None,
     batch_rows: int = 16,
     device: torch.device | str = "cpu",
     autocast: torch.dtype | None = None,
@@ -112,6 +115,7 @@ def score_answers(
         model: any decoder of the contract.
         examples: their prompts leave the model room to answer.
         answer: writes the greedy answers; None measures the loss alone, and the rest stays zero.
+        most_answers: how many examples are answered, from the first on; None for all. The loss is measured on all.
         context, batch_rows, device, autocast: as in `score_documents`.
     """
     nats_E1, targets_E1 = score_documents(
@@ -125,9 +129,13 @@ def score_answers(
         autocast=autocast,
     )
     exact, f1, ended = np.zeros((3, len(examples)))
-    written = answer([example.prompt for example in examples]) if answer is not None else []
+    asked = examples[:most_answers]
+    written = answer([example.prompt for example in asked]) if answer is not None else []
+    answered = np.ones(len(examples))
+    if answer is not None:
+        answered[len(asked) :] = 0.0
     for index, (text, by_itself) in enumerate(written):
         exact[index] = exact_match(text, examples[index].reference)
         f1[index] = token_f1(text, examples[index].reference)
         ended[index] = float(by_itself)
-    return AnswerScores(nats_E1[:, 0], targets_E1[:, 0].astype(np.float64), exact, f1, ended)
+    return AnswerScores(nats_E1[:, 0], targets_E1[:, 0].astype(np.float64), exact, f1, ended, answered)

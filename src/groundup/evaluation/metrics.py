@@ -72,17 +72,17 @@ def bits_per_byte(scores: TextScores) -> PerUnit:
 
 def exact(scores: AnswerScores) -> PerUnit:
     """Share of answers with the reference's tokens."""
-    return PerUnit.of(scores.exact)
+    return PerUnit.of(scores.exact, scores.answered)
 
 
 def f1(scores: AnswerScores) -> PerUnit:
     """Mean token F1."""
-    return PerUnit.of(scores.f1)
+    return PerUnit.of(scores.f1, scores.answered)
 
 
 def ended(scores: AnswerScores) -> PerUnit:
     """Share of greedy answers that the model ended by itself."""
-    return PerUnit.of(scores.ended)
+    return PerUnit.of(scores.ended, scores.answered)
 
 
 def share_right(scores: LabelScores) -> PerUnit:

@@ -209,7 +209,7 @@ def plots(found: dict[str, Any], identifier: str) -> Markup:
     if len(covered[0]) > 1:
         axes, note = ("share of rows answered", "accuracy"), "most confident rows first"
         line = Line("", "main", *covered)
-        lowest = math.floor(min(1.0, *covered[1]) * 10) / 10
+        lowest = math.floor(min(0.99, *covered[1]) * 10) / 10  # below 1, so that a perfect line has an axis
         drawn.append(square(f"{identifier}-covered", "If only sure answers count", note, axes, [line], lowest))
     return tag("div", *drawn, class_="charts squares") if drawn else Markup("")
 

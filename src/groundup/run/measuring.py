@@ -37,6 +37,7 @@ ANSWER_METRICS = ("answer_loss", "exact_match", "f1", "ended")
 PROMPT_BYTES = 48
 NUM_PROMPTS = 3
 LONGEST_ANSWER = 160
+FEWEST_ANSWERS, ANSWER_OPERATIONS = 16, 1e12
 
 
 def score_texts(
@@ -66,6 +67,13 @@ def score_texts(
     return TextScores(nats, targets.astype(np.float64), spread_bytes(sizes, targets))  # type: ignore[arg-type]
 
 
+def most_answers(model: Any) -> int:
+    """How many held-out questions a model answers itself: as many as about a minute of a small CPU allows. The loss
+    is measured on all of them in any case."""
+    parameters = sum(parameter.numel() for parameter in model.parameters())
+    return max(FEWEST_ANSWERS, int(ANSWER_OPERATIONS / (2 * parameters * LONGEST_ANSWER)))
+
+
 def score_conversations(
     model: Any,
     parts: Parts,
@@ -86,6 +94,7 @@ def score_conversations(
         examples,
         answer if answers else None,
         context=parts.options.context,
+        most_answers=most_answers(model),
         device=parts.device,
         autocast=autocast,
     )

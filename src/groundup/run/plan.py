@@ -42,7 +42,8 @@ def plan_of(parts: Parts, seconds_per_step: float, process: int) -> dict[str, An
         "seconds_per_step": seconds_per_step,
         "memory_bytes": memory.total,
         "memory": asdict(memory),
-        "disk_bytes": disk_bytes(recipe, memory.weights, memory.optimizer),
+        # on a base a checkpoint holds what is trained, and as many bytes as its gradients
+        "disk_bytes": disk_bytes(recipe, memory.gradients if parts.on_base else memory.weights, memory.optimizer),
         "epochs": steps * (recipe.budget.tokens_per_step or 0) / (parts.rows_per_epoch * (recipe.data.context or 1)),
     }
     if recipe.hardware.price_per_hour is not None:

@@ -8,11 +8,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from groundup.recipe.tree import DEFAULT_CONTEXT, ChatData
+from groundup.data.labelled_examples import Example
+from groundup.data.labelled_rows import LabelledRow
+from groundup.recipe.tree import DEFAULT_CONTEXT, LABELLED_CONTEXT, ChatData, LabelledData
 from groundup.run import models
 from groundup.run.chats import prepare_chats
 from groundup.run.entry import read_recipe
-from groundup.run.parts import tokenizer_of_chats
+from groundup.run.labels import prepare_labels
+from groundup.run.parts import tokenizer_of_chats, tokenizer_of_labels
 from groundup.run.texts import PreparedTexts, Say, prepare_texts
 from groundup.text.chat import Rendered
 from groundup.text.tokenizer import AnyTokenizer
@@ -32,6 +35,12 @@ def preview_rows(
             template = base.chat if base else None
             chats = prepare_chats(recipe, tokenizer, template, context=context, folder=None, show=rows)
             return chats.shown, tokenizer, chats.ledger
+        if isinstance(recipe.data, LabelledData):
+            tokenizer = base.tokenizer if base else tokenizer_of_labels(recipe, Path(folder), lambda line: None)
+            labels = prepare_labels(recipe, tokenizer, context=min(context, LABELLED_CONTEXT), folder=None)
+            part = labels.parts["train"]
+            pairs = zip(part.rows[:rows], part.examples[:rows], strict=True)
+            return [_labelled(row, example) for row, example in pairs], tokenizer, labels.ledger
         texts = prepare_texts(recipe, Path(folder), base.tokenizer if base else None, say=lambda line: None)
         shown: list[Rendered] = []
         for documents in texts.train.values():
@@ -42,6 +51,13 @@ def preview_rows(
                 shown.append(Rendered(ids, [False] + [True] * (len(ids) - 1), [-1] * len(ids), text))
         ledger = {name: card.get("ledger", {}) for name, card in texts.cards.items()}
         return shown, texts.tokenizer, ledger
+
+
+def _labelled(row: LabelledRow, example: Example) -> Rendered:
+    """A labelled row as it will be read; no token of it is predicted, its answer stands in the text."""
+    ids = [int(id) for piece in example.pieces for id in piece.ids]
+    answer = ", ".join(row.labels) if row.labels else row.answer
+    return Rendered(ids, [False] * len(ids), [-1] * len(ids), f"{row.text}  →  {answer}")
 
 
 def prepare_recipe_data(recipe_path: str, overrides: Sequence[str], out: Path, workers: int, say: Say) -> PreparedTexts:

@@ -98,13 +98,13 @@ def rehearse(parts: Parts, *, seconds: float = ENOUGH_SECONDS) -> Rehearsal:
     needed, there = foresee_memory(parts, current_memory_bytes()), available_memory(device)
     if needed.total - needed.process > there:
         raise out_of_memory(recipe, f"needs {needed.total / 1e9:.1f} GB, {there / 1e9:.1f} GB are free")
+    source = parts.source()  # which refuses data without a row
     batch = {name: tensor.to(device) for name, tensor in dry_batch(parts).items()}
     try:
         model = models_like(parts)
         objective = objective_of(parts, model)
         optimizer = optimizers_of(parts, model, steps=1)["model"]
         context = autocast(parts.precision, device)
-        source = parts.source()
         micros: list[float] = []
         updates: list[float] = []
         began = time.perf_counter()
