@@ -46,8 +46,9 @@ lint: $(VENV)/.installed-test
 	$(BIN)/ruff check .
 	$(BIN)/mypy src
 
+# One process for each of two cores, one thread each: tests are many and small.
 test: lint
-	$(BIN)/python -m pytest -m "not slow"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow" --numprocesses 2 --dist loadfile
 
 bench: $(VENV)/.installed-test
 	$(BIN)/python bench/run.py

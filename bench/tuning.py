@@ -19,7 +19,7 @@ import tempfile
 import time
 from pathlib import Path
 
-ROWS, CONTEXT, STEPS, ROUNDS, RANK = 8, 256, 4, 3, 16
+ROWS, CONTEXT, STEPS, ROUNDS, RANK = 4, 256, 3, 3, 16
 PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 
 

@@ -369,6 +369,6 @@ def _cannot(what: str, why: str) -> NoReturn:
         f"Hugging Face's transformers has no architecture with {what}",
         where="groundup export --to huggingface",
         why=f"{why}; a folder that computes something else would be worth nothing",
-        fix="groundup export --to safetensors   (keeps everything, under groundup's own names)",
+        fix="groundup export --to onnx   (for other tools), or --to safetensors   (for groundup itself)",
         exit_code=2,
     )
