@@ -170,7 +170,7 @@ FLIPS: dict[str, dict[str, Any]] = {
     "adapters:quantize.double": {"double": False},
     "adapters:quantize.embedding": {"embedding": "float32"},
     "adapters:prompt.tokens": {"tokens": 3},
-    "adapters:prompt.train": {"train": ["norm.weight"]},
+    "adapters:prompt.train": {"train": ["*norm.weight"]},
     "adapters:scale.outputs": {"outputs": ["*.v_proj"]},
     "adapters:scale.inputs": {"inputs": ["*.o_proj"]},
     "adapters:scale.train": {"train": ["norm.weight"]},
