@@ -33,6 +33,7 @@ from groundup.evaluation import (
 )
 from groundup.inference import Piece, SampleOptions, generate, generate_batch, sample_options
 from groundup.models.heads import Headed
+from groundup.run.abilities import require_decoder, require_head
 from groundup.text.rows import opening_ids
 from groundup.text.tokenizer import AnyTokenizer, StreamDecoder
 
@@ -115,6 +116,7 @@ class LoadedModel:
         return self._pieces(list(rendered.ids), options)
 
     def _pieces(self, prompt: list[int], options: Mapping[str, object]) -> Iterator[Piece]:
+        require_decoder(self.model, self.name)
         return generate(
             self.model,
             prompt,
@@ -124,7 +126,9 @@ class LoadedModel:
         )
 
     def require_chat(self) -> ChatTemplate:
-        """The chat template. Raises E-GEN-007 for a model that was never taught to answer."""
+        """The chat template. Raises E-GEN-007 for a model that was never taught to answer, E-GEN-008 for one that
+        writes no text."""
+        require_decoder(self.model, self.name)
         if self.chat_template is None:
             raise GroundupError(
                 code="E-GEN-007",
@@ -145,7 +149,8 @@ class LoadedModel:
         """
         from groundup.run.predicting import predict_rows
 
-        return predict_rows(self._require_head(), self.tokenizer, texts, device=self.device, autocast=self.autocast)
+        head = require_head(self.model, self.name)
+        return predict_rows(head, self.tokenizer, texts, device=self.device, autocast=self.autocast)
 
     def predict_files(
         self, files: Sequence[str | Path], *, column: str | None = None
@@ -153,22 +158,10 @@ class LoadedModel:
         """`predict` for the rows of files: [{file, line, text, …}], and how many rows were set aside for what."""
         from groundup.run.predicting import read_texts
 
-        self._require_head()
+        require_head(self.model, self.name)
         rows, aside = read_texts(files, column)
         said = self.predict([row["text"] for row in rows])
         return [row | answer for row, answer in zip(rows, said, strict=True)], aside
-
-    def _require_head(self) -> Headed:
-        if isinstance(self.model, Headed):
-            return self.model
-        raise GroundupError(
-            code="E-EVAL-022",
-            what="the model has no head: it gives no labels, numbers or embeddings",
-            where=printable(self.name),
-            why="predictions are made by a head that was trained on labelled rows",
-            fix="train one on it: a recipe with data.kind=labelled and model.init_from=" + printable(self.name),
-            exit_code=2,
-        )
 
     def evaluate(
         self,
@@ -198,7 +191,24 @@ class LoadedModel:
         Raises:
             GroundupError: E-EVAL-001, 002 for metrics, 004, 005 for files.
         """
-        data = (read or read_evaluation_files)(files)
+        if isinstance(self.model, Headed):
+            from groundup.run.measuring_rows import evaluate_rows
+
+            return evaluate_rows(self, files, metrics, against, limit=MALFORMED_LIMIT, seed=seed)
+        for model in filter(None, (self, against)):
+            require_decoder(model.model, model.name)
+        return self._evaluate_text(files, metrics, against, max_tokens, seed, read or read_evaluation_files)
+
+    def _evaluate_text(
+        self,
+        files: Sequence[str | Path],
+        metrics: Sequence[str],
+        against: LoadedModel | None,
+        max_tokens: int,
+        seed: int,
+        read: Reader,
+    ) -> dict[str, Any]:
+        data = read(files)
         kinds = [kind for kind, rows in (("text", data.texts), ("answers", data.conversations)) if rows]
         if not kinds:
             raise _nothing_to_measure(files, data)

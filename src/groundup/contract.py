@@ -71,6 +71,7 @@ class LanguageModel(Protocol):
 
     context: int
     vocabulary: int
+    causal: bool
 
     def hidden(
         self,

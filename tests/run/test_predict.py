@@ -131,3 +131,30 @@ def test_a_text_longer_than_the_context_is_cut_and_still_closed(model: Path, tmp
     long = "cat dog " * 500
     assert loaded.predict([long])[0]["label"] in ("animal", "colour", "place")
     assert loaded.predict([long]) == loaded.predict([long + "more"])
+
+
+def test_evaluate_measures_labelled_rows_and_compares_two_heads(
+    model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    labels = groundup.load(model).model.labels  # type: ignore[attr-defined]
+    rows = [{"text": f"{text} {n}", "label": labels[n % len(labels)]} for n, text in enumerate(TEXTS * 10)]
+    path = tmp_path / "rows.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in [*rows, {"text": "cat", "label": "unheard of"}]))
+    words = ["evaluate", str(model), "--files", str(path)]
+    assert main([*words, "--against", str(model), "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["rows"] == 30 and found["set_aside"] == {"the model has no label unheard of": 1}
+    said = groundup.load(model).predict([row["text"] for row in rows])
+    right = sum(answer["label"] == row["label"] for answer, row in zip(said, rows, strict=True)) / len(rows)
+    assert found["metrics"]["accuracy"]["value"] == pytest.approx(right)
+    assert found["metrics"]["accuracy"]["low"] <= right <= found["metrics"]["accuracy"]["high"]
+    assert {line["verdict"] for line in found["comparison"]} == {"within noise"}
+    assert main(words) == 0 and "30 labelled rows" in capsys.readouterr().out
+    assert main([*words, "--metric", "perplexity", "--json"]) == 2
+    assert json.loads(capsys.readouterr().out)["error"]["code"] == "E-EVAL-002"
+
+
+def test_a_model_with_a_head_writes_no_text(model: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["generate", str(model), "--prompt", "cat", "--json"]) == 2
+    fault = json.loads(capsys.readouterr().out)["error"]
+    assert fault["code"] == "E-GEN-008" and "predict" in fault["fix"]

@@ -6,6 +6,7 @@ What the files mean (options, tokenizer, chat template) is not known here.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -13,7 +14,15 @@ from torch import Tensor
 
 from groundup.checkpoint import disk
 from groundup.checkpoint.contents import require_names, write_contents
-from groundup.checkpoint.manifest import MANIFEST, SUFFIX, read_manifest, refuse_broken, verify
+from groundup.checkpoint.manifest import (
+    MANIFEST,
+    SUFFIX,
+    Problem,
+    is_plain_name,
+    read_manifest,
+    refuse_broken,
+    verify,
+)
 from groundup.checkpoint.pickles import refuse_only_pickles
 from groundup.checkpoint.tensors import num_bytes, pack_state, read_safetensors
 from groundup.errors import GroundupError, printable
@@ -66,6 +75,27 @@ def load_model(folder: Path, *, device: str = "cpu") -> tuple[dict[str, Tensor],
         raise _absent(folder, f"the folder has no {PART}{SUFFIX}")
     tensors = read_safetensors(folder / f"{PART}{SUFFIX}", device)
     return tensors, {name: (folder / name).read_bytes() for name in names if not name.endswith(SUFFIX)}
+
+
+def load_files(folder: Path) -> dict[str, bytes]:
+    """The small files of a model or checkpoint folder, each compared with the manifest; its weights are not read.
+
+    Raises:
+        GroundupError: E-CKPT-005 if one of them is not as it was written, E-CKPT-011 if there is no manifest.
+    """
+    if not (folder / MANIFEST).is_file():
+        refuse_only_pickles(folder)
+        raise _absent(folder, "there is no model folder")
+    files = {}
+    for name, entry in sorted(read_manifest(folder).files.items()):
+        if not is_plain_name(name) or name.endswith(SUFFIX):
+            continue
+        path = folder / name
+        content = path.read_bytes() if path.is_file() else b""
+        if hashlib.sha256(content).hexdigest() != entry.sha256:
+            refuse_broken(folder, [Problem(name, "is not as it was written")])
+        files[name] = content
+    return files
 
 
 def _refuse_to_replace_other_things(folder: Path) -> None:

@@ -36,6 +36,8 @@ def show(found: dict[str, Any], painter: Painter) -> None:
         data.append(f"{found['documents']} documents, {format_bytes(found['bytes'])}")
     if found["examples"]:
         data.append(f"{found['examples']} questions with answers")
+    if found.get("rows"):
+        data.append(f"{found['rows']} labelled rows")
     painter.print(painter.paint(printable(found["model"]), "bold") + "  on " + " and ".join(data))
     for reason, count in found["set_aside"].items():
         painter.print(f"  set aside: {count} rows: {printable(reason)}")

@@ -31,7 +31,10 @@ def export(arguments: argparse.Namespace) -> int:
 
 def show_proof(painter: Painter, proof: dict[str, Any]) -> None:
     """The comparison with the source, one line."""
-    line = f"largest difference {proof['largest_difference']:.2g} (limit {proof['limit']:.2g})"
+    line = f"largest difference {proof['largest_difference']:.2g}"
+    if proof["largest_difference"] != proof["unexplained"]:
+        line += f", {proof['unexplained']:.2g} beside the rounding of {proof['dtype']}"
+    line += f" (limit {proof['limit']:.2g})"
     if proof.get("tokens"):
         line += f", {proof['agreed']} of {proof['tokens']} greedy tokens agree"
     if proof["tensors"]:

@@ -18,9 +18,10 @@ def generate(arguments: argparse.Namespace) -> int:
     started = time.monotonic()
     painter = Painter()
     pieces = []
+    stream = loaded.stream(arguments.prompt, **sampling_options(arguments))  # refuses before anything is shown
     if not arguments.json:
         painter.print(painter.paint(arguments.prompt, "dim"), end="")
-    for piece in loaded.stream(arguments.prompt, **sampling_options(arguments)):
+    for piece in stream:
         pieces.append(piece)
         if not arguments.json:
             painter.print(piece.text, end="")

@@ -8,7 +8,6 @@ function of the step.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Collection
 from typing import Any
 
 import torch
@@ -29,8 +28,6 @@ class Optimizer:
         options: kind and rates, with every derived number filled in.
         steps: length of the run, for the schedule.
         player: how the recipe calls it.
-        later: names of parameters that are frozen now and will be trained later in the run. Without a
-            gradient they have no state.
 
     Raises:
         GroundupError: nothing is trainable.
@@ -43,12 +40,9 @@ class Optimizer:
         *,
         steps: int,
         player: str = "model",
-        later: Collection[str] = (),
     ) -> None:
         self.options, self.steps, self.player = options, steps, player
-        self.names: dict[Tensor, str] = {
-            p: name for name, p in module.named_parameters() if p.requires_grad or name in later
-        }
+        self.names: dict[Tensor, str] = {p: name for name, p in module.named_parameters() if p.requires_grad}
         if not self.names:
             raise GroundupError(
                 "E-RUN-010",
@@ -62,8 +56,8 @@ class Optimizer:
 
     def _build(self) -> list[torch.optim.Optimizer]:
         options, rate = self.options, self.rate
-        muons = [p for p, name in self.names.items() if isinstance(options, MuonOptions) and is_muons(name, p)]
-        rest = [p for p in self.names if p not in set(muons)]
+        chosen = {p for p, name in self.names.items() if isinstance(options, MuonOptions) and is_muons(name, p)}
+        muons, rest = [p for p in self.names if p in chosen], [p for p in self.names if p not in chosen]
         parts: list[torch.optim.Optimizer] = []
         if isinstance(options, SGDOptions):
             momentum, nesterov = options.momentum, options.nesterov
@@ -111,10 +105,7 @@ class Optimizer:
 
     def step(self, step: int) -> None:
         """Update with the gradients that are there, at the rate of 0-based step `step`."""
-        self.move(self.learning_rate(step))
-
-    def move(self, rate: float) -> None:
-        """Update at a rate of one's own, whatever the schedule says."""
+        rate = self.learning_rate(step)
         for part in self.parts:
             for group in part.param_groups:
                 group["lr"] = rate * group["scale"]

@@ -108,7 +108,7 @@ def _other_recipes(path: Path) -> str:
         return f"did you mean {printable(str(path.parent / meant))}?"
     if beside:
         return f"recipes in that folder: {printable(', '.join(beside[:8]))}"
-    return "groundup new llama --out recipe.yaml   (writes a recipe to start from)"
+    return "groundup new text --out recipe.yaml   (writes a recipe to start from)"
 
 
 def decode(raw: bytes, name: str) -> str:

@@ -133,7 +133,7 @@ def resolve(recipe: Recipe, *, device: str, base: FamilyOptions | None = None, f
 
 def low_rank(recipe: Recipe) -> bool:
     """Whether only small adapters are trained, which bear and need a larger rate than whole weights."""
-    return any(adapter.kind in ("lora", "prompt", "prefix", "scale") for adapter in recipe.adapters)
+    return any(adapter.kind in ("lora", "prompt", "scale") for adapter in recipe.adapters)
 
 
 def optimizers(recipe: Recipe, foreign: bool) -> dict[str, OptimizerOptions]:

@@ -11,7 +11,6 @@ import torch
 from groundup.api import LoadedModel
 from groundup.engine.events import Listener
 from groundup.machine.ceiling import choose_precision, resolve_device
-from groundup.machine.memory import steady_allocator
 from groundup.recipe.check import BUDGETS, check
 from groundup.recipe.load import load_with_places
 from groundup.recipe.tree import Recipe
@@ -81,7 +80,6 @@ def train(
 
 def load(path: str | Path, *, device: str = "auto") -> LoadedModel:
     """The model that `path` names, ready to use."""
-    steady_allocator()
     place = resolve_device(device)
     loaded = models.load(Path(path), place)
     fast = choose_precision("auto", place).name == "bfloat16"

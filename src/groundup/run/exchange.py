@@ -284,8 +284,12 @@ Rounding = Callable[[str, Tensor], Tensor]
 def _compared(loaded: Loaded, dtype: str, again: nn.Module, rounded: Rounding) -> Proof:
     # the output matrix of a decoder under a head takes no part, and foreign formats leave it out
     own = {name: tensor for name, tensor in loaded.model.state_dict().items() if name != "body.head.weight"}
+    source: nn.Module | None = None
+    if dtype != "f32":  # the source as the type of the weights leaves it: what was read back must answer just so
+        source = copy.deepcopy(loaded.model)
+        source.load_state_dict({name: rounded(name, tensor) for name, tensor in own.items()}, strict=False)
     weights = compare_weights(((name, rounded(name, tensor)) for name, tensor in own.items()), again.state_dict())
-    return prove(loaded.model, again, loaded.said, dtype, weights)
+    return prove(loaded.model, again, loaded.said, dtype, weights, source)
 
 
 def _safetensors(loaded: Loaded, dtype: str, oddities: list[str]) -> Pair:

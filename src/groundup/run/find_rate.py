@@ -9,14 +9,17 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
-
+from groundup.adapters import unfreeze_at
+from groundup.engine.guard import Guard
+from groundup.engine.loop import Run, train
 from groundup.engine.precision import autocast
+from groundup.engine.state import State
+from groundup.engine.stop import Stop
 from groundup.errors import GroundupError
-from groundup.functional import global_norm
-from groundup.run.assemble import accumulate
+from groundup.optim.optimizer import Optimizer
+from groundup.run.assemble import accumulate, new_state
 from groundup.run.entry import read_recipe
-from groundup.run.parts import Parts, gather, objective_of, optimizers_of
+from groundup.run.parts import Parts, gather
 
 LOWEST, HIGHEST = 1e-3, 30.0
 """Rates tried, as multiples of the rate that the recipe would use."""
@@ -48,7 +51,7 @@ def find_rate(
     checked = read_recipe(recipe, overrides)
     with tempfile.TemporaryDirectory(prefix="groundup-find-lr-") as folder:
         parts = gather(checked, Path(folder), say=say)
-        points = _points(parts, steps)
+        points = _points(parts, steps, Path(folder) / "faults")
     best = min(points, key=lambda point: point["smooth"], default=None)
     if best is None:
         raise GroundupError(
@@ -77,39 +80,58 @@ def find_rate(
     }
 
 
-def _points(parts: Parts, steps: int) -> list[dict[str, float]]:
-    model = parts.network()
-    objective = objective_of(parts, model)
-    source, context = parts.source(), autocast(parts.precision, parts.device)
-    [(turn, optimizer)] = optimizers_of(parts, model, steps=1).items()
-    usual, clip = optimizer.rate, parts.recipe.optim[turn].clip
-    points: list[dict[str, float]] = []
-    average = 0.0
-    model.train()
-    torch.manual_seed(parts.recipe.seed)  # of dropout
-    for number in range(steps):
-        rate = usual * LOWEST * (HIGHEST / LOWEST) ** (number / (steps - 1))
-        micros = [source.next(turn) for _ in range(accumulate(parts.recipe))]
-        weight = max(1.0, float(sum(objective.weight(turn, micro) for micro in micros)))
-        loss = 0.0
-        for micro in micros:
-            placed = {name: tensor.to(parts.device) for name, tensor in micro.items()}
-            with context():
-                total = objective.loss(turn, placed).total
-            (total / weight).backward()
-            loss += float(total.detach()) / weight
-        average = SMOOTHING * average + (1 - SMOOTHING) * loss
-        smooth = average / (1 - SMOOTHING ** (number + 1))
-        if not math.isfinite(loss):
-            break
-        points.append({"rate": rate, "loss": loss, "smooth": smooth})
-        lowest = min(point["smooth"] for point in points)
+class _Rising(Optimizer):
+    """An optimizer whose rate grows from step to step, whatever its schedule says."""
+
+    def learning_rate(self, step: int) -> float:
+        return self.rate * LOWEST * (HIGHEST / LOWEST) ** (step / (self.steps - 1))
+
+
+class _Note:
+    """An event that notes the loss of each rate, and stops the run when the loss runs away."""
+
+    def __init__(self, stop: Stop) -> None:
+        self.stop, self.points, self.average = stop, list[dict[str, float]](), 0.0
+
+    def __call__(self, state: State) -> None:
+        last = state.last
+        if last is None or not math.isfinite(last.loss):
+            self.stop.request("diverged")
+            return
+        self.average = SMOOTHING * self.average + (1 - SMOOTHING) * last.loss
+        smooth = self.average / (1 - SMOOTHING ** (len(self.points) + 1))
+        self.points.append({"rate": last.learning_rate, "loss": last.loss, "smooth": smooth})
+        lowest = min(point["smooth"] for point in self.points)
         if smooth > DIVERGED * lowest and smooth > lowest + 0.5:
-            break
-        gradients = [p.grad for p in optimizer.parameters if p.grad is not None]
-        norm = float(global_norm(gradients))
-        if clip is not None and norm > clip:
-            torch._foreach_mul_(gradients, clip / norm)
-        optimizer.move(rate)
-        optimizer.zero_grad()
-    return points
+            self.stop.request("diverged")
+
+    def state_dict(self) -> dict[str, Any]:
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Nothing is kept."""
+
+
+def _points(parts: Parts, steps: int, folder: Path) -> list[dict[str, float]]:
+    state, stop, recipe = new_state(parts), Stop(), parts.recipe
+    for options in parts.freezing:
+        unfreeze_at(state.module, options, 0)
+    optimizers = {
+        name: _Rising(state.module, options, steps=steps, player=name) for name, options in recipe.optim.items()
+    }
+    state.optimizers = dict(optimizers)
+    note = _Note(stop)
+    train(
+        Run(
+            state=state,
+            steps=steps,
+            accumulate=accumulate(recipe),
+            clip={name: options.clip for name, options in recipe.optim.items()},
+            events=[note],
+            guard=Guard(recipe.guard, report=lambda kind, step, detail: None, folder=folder),
+            stop=stop,
+            device=parts.device,
+            autocast=autocast(parts.precision, parts.device),
+        )
+    )
+    return note.points

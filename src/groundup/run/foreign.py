@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from groundup import checkpoint
+from groundup.data.files import file_sha256
 from groundup.errors import GroundupError, printable
 from groundup.formats.foreign import ForeignModel
 from groundup.formats.gguf import read_gguf
@@ -96,11 +97,11 @@ def described(found: ForeignModel, path: Path) -> dict[str, Any]:
 
 
 def digest_of(path: Path) -> str:
-    """A SHA-256 that names a model by the content of its files."""
-    whole = hashlib.sha256()
-    files = [path] if path.is_file() else sorted(p for p in path.iterdir() if p.is_file())
-    for file in files:
-        whole.update(f"{file.name}\0{file.stat().st_size}\0".encode())
-        with file.open("rb") as content:
-            whole.update(hashlib.file_digest(content, "sha256").digest())
-    return whole.hexdigest()
+    """A SHA-256 that names a model by the content of its files. A folder of groundup's own has their hashes in its
+    manifest, which loading compares with the files; anything else is read."""
+    if (path / "manifest.json").is_file():
+        hashes = {name: entry.sha256 for name, entry in checkpoint.read_manifest(path).files.items()}
+    else:
+        files = [path] if path.is_file() else [file for file in path.iterdir() if file.is_file()]
+        hashes = {file.name: file_sha256(file) for file in files}
+    return hashlib.sha256("".join(f"{name}\0{hashes[name]}\n" for name in sorted(hashes)).encode()).hexdigest()

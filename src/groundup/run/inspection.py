@@ -46,11 +46,10 @@ def inspect_model(source: str) -> dict[str, Any]:
         return _facts(**shown, types=found["dtypes"], chat=found["template"])
     if (path / ADAPTER).is_file():
         return _adapter(path)
-    if not path.exists():
+    if not path.is_dir():
         raise not_a_model(path)
     folder = models.find_model(path)
-    _, files = checkpoint.load_model(folder)
-    said = models.describe(files, folder)
+    said = models.describe(checkpoint.load_files(folder), folder)
     tensors = _safetensors([folder / "model.safetensors"])
     return _facts(
         "groundup",

@@ -65,7 +65,6 @@ class PreparedLabels:
     ledger: dict[str, Any]
     findings: list[str]
     pad_id: int
-    bytes_per_target: float = 1.0
 
     @property
     def measured(self) -> Side:
@@ -187,24 +186,27 @@ def score_labels(
 ) -> LabelScores:  # fmt: skip
     """The loss and the hits of each example."""
     nats, targets, right = np.zeros(len(examples)), np.ones(len(examples)), np.zeros(len(examples))
-    first: list[Tensor] = [torch.empty(0)] * len(examples)
-    second: list[Tensor] = [torch.empty(0)] * len(examples)
-    said = answers(model, examples, task=task, pad_id=pad_id, device=device, autocast=autocast)
-    for batch, indices, answer, other in said:
+    how: dict[str, Any] = {"task": task, "pad_id": pad_id, "device": device, "autocast": autocast}
+    if task == "embed":
+        score_NN = similarities(model, examples, **how)
+        rank_N = 1 + (score_NN > score_NN.diagonal()[:, None]).sum(dim=1)
+        return LabelScores(nats, targets, (1.0 / rank_N).numpy())
+    for batch, indices, answer, _ in answers(model, examples, **how):
         where = [int(index) for index in indices]
-        if other is not None:
-            for index, one, two in zip(where, answer, other, strict=True):
-                first[index], second[index] = one, two
-            continue
         loss_B, count_B, right_B = _row_scores(task, answer, batch)
         nats[where], targets[where], right[where] = loss_B.numpy(), count_B.numpy(), right_B.numpy()
-    if task == "embed":
-        score_NN = torch.stack(first).double() @ torch.stack(second).double().T
-        own_N = score_NN.diagonal()
-        rank_N = 1 + (score_NN > own_N[:, None]).sum(dim=1)
-        right = (1.0 / rank_N).numpy()
-        nats = F.cross_entropy(score_NN * 20.0, torch.arange(len(first)), reduction="none").numpy()
     return LabelScores(nats, targets, right)
+
+
+def similarities(model: nn.Module, examples: Sequence[Example], **how: Any) -> Tensor:
+    """Of each first text with every second one, float64 (N, N), in the order of the examples."""
+    sides: list[list[Tensor]] = [[torch.empty(0)] * len(examples) for _ in range(2)]
+    for _, indices, first, second in answers(model, examples, **how):
+        assert second is not None
+        for side, said in zip(sides, (first, second), strict=True):
+            for index, row in zip(indices, said, strict=True):
+                side[int(index)] = row
+    return torch.stack(sides[0]).double() @ torch.stack(sides[1]).double().T
 
 
 def _row_scores(task: str, answer: Tensor, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
@@ -277,14 +279,7 @@ def _tagging(model: nn.Module, part: Part, prepared: PreparedLabels, how: dict[s
 
 
 def _retrieval(model: nn.Module, part: Part, how: dict[str, Any]) -> dict[str, Any]:
-    size = len(part.examples)
-    first: list[Any] = [None] * size
-    second: list[Any] = [None] * size
-    for _, indices, one, two in answers(model, part.examples, **how):
-        assert two is not None
-        for place, index in enumerate(indices):
-            first[int(index)], second[int(index)] = one[place], two[place]
-    score = (torch.stack(first).double() @ torch.stack(second).double().T).numpy()
+    score = similarities(model, part.examples, **how).numpy()
     # the same text may stand in several pairs: each of its partners is a right answer
     same = np.array([row.key for row in part.rows])
     relevant = same[:, None] == same[None, :]

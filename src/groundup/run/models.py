@@ -198,7 +198,8 @@ def find_model(path: Path) -> Path:
         checkpoint.refuse_only_pickles(path)
     near = None
     if path.parent.is_dir():
-        near = nearest(path.name, sorted(entry.name for entry in path.parent.iterdir()))
+        others = sorted(entry.name for entry in path.parent.iterdir() if entry != path)
+        near = nearest(path.name, others)
     raise GroundupError(
         "E-MODEL-004",
         f"there is no model at {printable(str(path))}",
@@ -214,8 +215,7 @@ def load_described(path: Path) -> tuple[Described, Path]:
     folder = find_model(path)
     if not (folder / MODEL_FILE).is_file() and (kind := kind_of(folder)) is not None:
         return Described(**described(read_foreign(folder, kind), folder)), folder
-    _, files = checkpoint.load_model(folder)
-    return describe(files, folder), folder
+    return describe(checkpoint.load_files(folder), folder), folder
 
 
 def load(path: Path, device: torch.device, *, adapters: bool = True) -> Loaded:

@@ -31,6 +31,9 @@ from groundup.text.chat import ChatTemplate
 from groundup.text.foreign import ForeignTokenizer
 from groundup.text.tokenizer import AnyTokenizer
 
+LARGE_MODEL = 50_000_000
+"""Parameters from which memory matters more than the seconds that it costs to give it back."""
+
 
 @dataclass
 class Parts:
@@ -96,13 +99,6 @@ class Parts:
         with torch.device("meta"):
             return models.network(self.family, self.options, self.head)
 
-    def adapted_meta_model(self) -> nn.Module:
-        """The network without memory, adapted: what is trainable and what is not."""
-        model = self.meta_model()
-        with torch.device("meta"):
-            models.adapt(model, self.recipe.adapters, seed=0)
-        return model
-
     @property
     def on_base(self) -> bool:
         """Whether checkpoints and the model keep only what is trained, and name the base they belong to."""
@@ -135,7 +131,6 @@ class Parts:
 
 def gather(recipe: Recipe, folder: Path, *, say: Say) -> Parts:
     """Prepare the data and fill in every number that does not need a measurement of speed."""
-    steady_allocator()
     device = resolve_device(recipe.hardware.device)
     if recipe.hardware.threads is not None:
         torch.set_num_threads(recipe.hardware.threads)
@@ -154,6 +149,7 @@ def gather(recipe: Recipe, folder: Path, *, say: Say) -> Parts:
     if tokenizer is not None and base_options is not None:
         models.learn_prompt(tokenizer, base_options, recipe.adapters)
     texts = chats = labels = head = None
+    family = said.family if said else recipe.model.family
     if isinstance(recipe.data, ChatData):
         tokenizer = tokenizer or tokenizer_of_chats(recipe, data_folder, say)
         chats = prepare_chats(recipe, tokenizer, template, context=context, folder=data_folder)
@@ -163,17 +159,18 @@ def gather(recipe: Recipe, folder: Path, *, say: Say) -> Parts:
         labels = prepare_labels(recipe, tokenizer, context=context, folder=data_folder)
         for line in labels.findings:
             say(f"note: {line}")
-        family = said.family if said else recipe.model.family
         head = head_options(recipe, labels.labels).on(causal=family != "bert")
     else:
         texts = prepare_texts(recipe, data_folder, tokenizer, say=say, workers=recipe.data.workers)
         tokenizer = texts.tokenizer
-    family = said.family if said else recipe.model.family
     options = said.options if said else architecture(recipe.model, tokenizer.vocabulary)
     precision = choose_precision(recipe.hardware.precision, device).name
-    return Parts(
+    parts = Parts(
         recipe, device, precision, family, options, tokenizer, template, head, texts, chats, labels, base_folder, base
     )
+    if sum(parameter.numel() for parameter in parts.meta_model().parameters()) >= LARGE_MODEL:
+        steady_allocator()
+    return parts
 
 
 def require_decoder(recipe: Recipe, said: models.Described) -> None:

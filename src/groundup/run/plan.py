@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +22,14 @@ from groundup.run.rehearse import available_memory, foresee, foresee_memory, reh
 from groundup.run.texts import DEFAULT_VOCABULARY, Say
 
 
-def plan_of(parts: Parts, seconds_per_step: float, process: int) -> dict[str, Any]:
+def plan_of(parts: Parts, seconds_per_step: float, process: int, peak: int = 0) -> dict[str, Any]:
     """The plan of a recipe whose steps are settled.
+
+    Args:
+        parts: with the number of steps filled in.
+        seconds_per_step: as it was rehearsed.
+        process: bytes that the process holds without the run.
+        peak: most bytes that the rehearsal held.
 
     Returns:
         parameters, parts, steps, tokens, seconds, memory_bytes (with its parts under `memory`), disk_bytes,
@@ -31,6 +37,7 @@ def plan_of(parts: Parts, seconds_per_step: float, process: int) -> dict[str, An
     """
     recipe = parts.recipe
     memory = foresee_memory(parts, process)
+    memory = replace(memory, holes=max(0, peak - memory.total))
     steps = recipe.budget.steps or 1
     seconds = steps * seconds_per_step
     plan: dict[str, Any] = {
@@ -126,10 +133,11 @@ def plan_recipe(recipe: Recipe, *, say: Say) -> Plan:
         return plan
     with tempfile.TemporaryDirectory(prefix="groundup-plan-") as folder:
         parts = gather(recipe, Path(folder), say=say)
-        seconds = rehearse(parts).step(accumulate(parts.recipe))
+        rehearsal = rehearse(parts)
+        seconds = rehearsal.step(accumulate(parts.recipe))
         process = release_memory()  # now with the libraries that a step loads
         parts.recipe = resolve_steps(parts.recipe, rows_per_epoch=parts.rows_per_epoch, seconds_per_step=seconds)
-        numbers = plan_of(parts, seconds, process)
+        numbers = plan_of(parts, seconds, process, rehearsal.peak)
     numbers |= {name: plan.numbers[name] for name in ("micro_batch", "tokens_per_step")}
     return Plan(numbers, plan.memory_there, plan.disk_there)
 

@@ -71,7 +71,6 @@ def predict_rows(
     *,
     device: torch.device,
     autocast: torch.dtype | None,
-    temperature: float = 1.0,
 ) -> list[dict[str, Any]]:
     """What the model says of each text: by kind of head {label, probability, probabilities}, {labels,
     probabilities}, {value}, {embedding} or {words, tags}.
@@ -104,7 +103,7 @@ def predict_rows(
         for batch, indices in batches(examples, task=task, rows=ROWS_AT_ONCE, pad_id=tokenizer.pad_id):
             answer = model({name: tensor.to(device) for name, tensor in batch.items()}).float().cpu()
             for index, row in zip(indices, answer, strict=True):
-                found[int(index)] = _said(model, row, words[int(index)], temperature)
+                found[int(index)] = _said(model, row, words[int(index)])
     return found
 
 
@@ -113,7 +112,7 @@ def _cut(row: list[int], longest: int, closing: int) -> list[int]:
     return [*row[: longest - closing], *row[len(row) - closing :]]
 
 
-def _said(model: Headed, answer: torch.Tensor, words: Any, temperature: float) -> dict[str, Any]:
+def _said(model: Headed, answer: torch.Tensor, words: Any) -> dict[str, Any]:
     if model.kind == "regress":
         return {"value": float(answer)}
     if model.kind == "embed":
@@ -127,7 +126,7 @@ def _said(model: Headed, answer: torch.Tensor, words: Any, temperature: float) -
     if model.kind == "multilabel":
         of_label = dict(zip(model.labels, answer.sigmoid().tolist()))
         return {"labels": [label for label, p in of_label.items() if p > 0.5], "probabilities": of_label}
-    share = (answer / temperature).softmax(dim=-1)
+    share = answer.softmax(dim=-1)
     order = share.argsort(descending=True)[:MOST_LABELS].tolist()
     return {
         "label": model.labels[order[0]],

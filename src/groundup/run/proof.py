@@ -32,10 +32,9 @@ GREEDY_TOKENS = 128
 RECORD = ".proof.json"
 """What the name of the file beside an export ends with: the comparison, to be read later."""
 
-LIMITS = {"f32": 1e-4, "f16": 2e-2, "bf16": 1.5e-1, "q8_0": 1.5e-1, "q4_0": 3.0}
-"""Largest difference of an answer, as a share of the spread of the answers, by the type of the weights.
-Generous, since the weights are compared exactly besides, where the format has weights to compare: what this catches is
-a network put together otherwise."""
+LIMIT = 1e-4
+"""Largest difference of an answer that is not explained by rounding, as a share of the spread of the answers: what
+float32 sums in another order give, and no more."""
 
 
 class Weights(NamedTuple):
@@ -51,8 +50,10 @@ class Proof:
 
     Attributes:
         dtype: of the written weights.
-        largest_difference: of a logit (or embedding, or value) of the two models.
-        limit: the largest that is allowed here.
+        largest_difference: of a logit (or embedding, or value) of the source and of what was read back; it shows
+            what the type of the weights costs.
+        unexplained: the same beside the source with its weights rounded to that type; there is nothing to cost then.
+        limit: the largest `unexplained` that is allowed here.
         tokens, agreed: greedy tokens of the source, and how many of them the other chose in the same place when
             given the same beginning; 0 for models that write no text.
         tensors, exact: tensors of the source, and how many were read back as exactly what they are in the written
@@ -62,6 +63,7 @@ class Proof:
 
     dtype: str
     largest_difference: float
+    unexplained: float
     limit: float
     tokens: int
     agreed: int
@@ -80,8 +82,8 @@ class Proof:
             GroundupError: E-FORMAT-095.
         """
         faults = []
-        if not (math.isfinite(self.largest_difference) and self.largest_difference <= self.limit):
-            faults.append(f"its answers differ by {self.largest_difference:.3g} (limit {self.limit:.3g})")
+        if not (math.isfinite(self.unexplained) and self.unexplained <= self.limit):
+            faults.append(f"its answers differ by {self.unexplained:.3g} (limit {self.limit:.3g})")
         if self.exact < self.tensors:
             names = ", ".join(map(printable, self.differing))
             faults.append(f"{self.tensors - self.exact} of {self.tensors} tensors are not those of the source: {names}")
@@ -112,7 +114,14 @@ def compare_weights(expected: Iterable[tuple[str, Tensor]], found: Mapping[str, 
 
 
 @torch.inference_mode()
-def prove(model: nn.Module, other: Any, said: Described, dtype: str, weights: Weights | None = None) -> Proof:
+def prove(
+    model: nn.Module,
+    other: Any,
+    said: Described,
+    dtype: str,
+    weights: Weights | None = None,
+    rounded: nn.Module | None = None,
+) -> Proof:
     """Compare a model with what was read back.
 
     Args:
@@ -121,21 +130,28 @@ def prove(model: nn.Module, other: Any, said: Described, dtype: str, weights: We
         said: what the source's files say.
         dtype: of the written weights.
         weights: what `compare_weights` found; None where the format hides them.
+        rounded: the source with its weights rounded to `dtype`; None where that changes nothing.
     """
     model.eval()
     compared, differing = weights or Weights(0, ())
     facts = (compared, compared - len(differing), differing[:3])
-    if isinstance(model, Headed) or said.family == "bert":
-        difference, scale = _compare_rows(model, other, said)
-        return Proof(dtype, difference, LIMITS[dtype] * scale, 0, 0, *facts)
+    rows = isinstance(model, Headed) or said.family == "bert"
+    compare = _compare_rows if rows else _compare_logits
+    difference, scale = compare(model, other, said)
+    unexplained = difference if rounded is None else compare(rounded.eval(), other, said)[0]
+    tokens, agreed = (0, 0) if rows else _greedy(model, other, said, _prompts(said)[-1])
+    return Proof(dtype, difference, unexplained, LIMIT * scale, tokens, agreed, *facts)
+
+
+def _prompts(said: Described) -> list[list[int]]:
     prompts = [opening_ids(said.tokenizer, said.tokenizer.encode(text)) for text in TEXTS]
-    prompts = [ids[: said.options.context] for ids in prompts]
-    ours = [model(torch.tensor([ids])).float() for ids in prompts]
-    theirs = [other(torch.tensor([ids])).float() for ids in prompts]
-    difference = _largest(zip(ours, theirs, strict=True))
-    scale = float(torch.cat([a.flatten() for a in ours]).std())
-    tokens, agreed = _greedy(model, other, said, prompts[-1])
-    return Proof(dtype, difference, LIMITS[dtype] * scale, tokens, agreed, *facts)
+    return [ids[: said.options.context] for ids in prompts]
+
+
+def _compare_logits(model: nn.Module, other: Any, said: Described) -> tuple[float, float]:
+    """The largest difference of the logits, and their standard deviation."""
+    pairs = [[one(torch.tensor([ids])).float() for one in (model, other)] for ids in _prompts(said)]
+    return _largest((ours, theirs) for ours, theirs in pairs), float(torch.cat([p[0].flatten() for p in pairs]).std())
 
 
 def _largest(pairs: Iterable[tuple[Tensor, Tensor]]) -> float:

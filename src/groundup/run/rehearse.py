@@ -11,19 +11,19 @@ import torch
 from torch import Tensor, nn
 
 from groundup.adapters import apply, unfreeze_at, unfreezing_steps
-from groundup.contract import IGNORE, Batch
+from groundup.contract import IGNORE, Batch, Source
 from groundup.data.labelled_stream import collate
 from groundup.engine.precision import autocast
 from groundup.errors import GroundupError
 from groundup.functional import CHUNK_ELEMENTS
 from groundup.machine.ceiling import synchronize
 from groundup.machine.describe import memory
-from groundup.machine.memory import current_memory_bytes
+from groundup.machine.memory import PeakMemory, current_memory_bytes
 from groundup.models import FamilyOptions
 from groundup.models.heads import HeadOptions
 from groundup.optim.groups import is_muons
 from groundup.parallel.blocks import compile_blocks, recompute_blocks
-from groundup.recipe.tree import Recipe
+from groundup.recipe.tree import LabelledData, Recipe
 from groundup.run import models
 from groundup.run.parts import Parts, objective_of, optimizers_of
 
@@ -38,10 +38,11 @@ training used."""
 
 @dataclass(frozen=True)
 class Rehearsal:
-    """Measured times, in seconds."""
+    """Measured times, in seconds, and the most memory that the process held meanwhile, in bytes."""
 
     micro_batch: float
     update: float
+    peak: int
 
     def step(self, accumulate: int) -> float:
         """One optimizer step of `accumulate` micro-batches."""
@@ -50,7 +51,8 @@ class Rehearsal:
 
 @dataclass(frozen=True)
 class Memory:
-    """Bytes that a run will hold at its peak, by part."""
+    """Bytes that a run will hold at its peak, by part. `holes` is what an allocator keeps between its pieces beyond
+    what can be counted: only a rehearsal can tell."""
 
     weights: int
     gradients: int
@@ -58,6 +60,7 @@ class Memory:
     activations: int
     workspace: int
     process: int
+    holes: int = 0
 
     @property
     def total(self) -> int:
@@ -99,38 +102,46 @@ def rehearse(parts: Parts, *, seconds: float = ENOUGH_SECONDS) -> Rehearsal:
     if needed.total - needed.process > there:
         raise out_of_memory(recipe, f"needs {needed.total / 1e9:.1f} GB, {there / 1e9:.1f} GB are free")
     source = parts.source()  # which refuses data without a row
-    batch = {name: tensor.to(device) for name, tensor in dry_batch(parts).items()}
     try:
-        model = models_like(parts)
-        objective = objective_of(parts, model)
-        optimizer = optimizers_of(parts, model, steps=1)["model"]
-        context = autocast(parts.precision, device)
-        micros: list[float] = []
-        updates: list[float] = []
-        began = time.perf_counter()
-        while len(micros) < 3 or (time.perf_counter() - began < seconds and len(micros) < 50):
-            start = time.perf_counter()
-            source.next("model")  # making a batch takes time as well
-            with context():
-                loss = objective.loss("model", batch)
-            (loss.total / float(objective.weight("model", batch))).backward()
-            synchronize(device)
-            middle = time.perf_counter()
-            if len(micros) == 1:  # in the first step a low-rank factor whose other factor is zero has none
-                require_gradients(model)
-            optimizer.step(0)
-            optimizer.zero_grad()
-            synchronize(device)
-            micros.append(middle - start)
-            updates.append(time.perf_counter() - middle)
+        with PeakMemory(device) as watched:
+            micros, updates = _timed(parts, source, seconds)
     except (MemoryError, RuntimeError) as error:
         if not is_out_of_memory(error):
             raise
         raise out_of_memory(recipe, str(error)) from error
-    del model, objective, optimizer, loss
     gc.collect()
     # the first round pays for warming up
-    return Rehearsal(statistics.median(micros[1:]), statistics.median(updates[1:]))
+    peak = watched.peak if device.type == "cpu" else watched.accelerator_peak
+    return Rehearsal(statistics.median(micros[1:]), statistics.median(updates[1:]), peak)
+
+
+def _timed(parts: Parts, source: Source, seconds: float) -> tuple[list[float], list[float]]:
+    """Seconds of each micro-batch and of each update: three of them, or as many as `seconds` allow."""
+    device = parts.device
+    batch = {name: tensor.to(device) for name, tensor in dry_batch(parts).items()}
+    model = models_like(parts)
+    objective = objective_of(parts, model)
+    optimizer = optimizers_of(parts, model, steps=1)["model"]
+    context = autocast(parts.precision, device)
+    micros: list[float] = []
+    updates: list[float] = []
+    began = time.perf_counter()
+    while len(micros) < 3 or (time.perf_counter() - began < seconds and len(micros) < 50):
+        start = time.perf_counter()
+        source.next("model")  # making a batch takes time as well
+        with context():
+            loss = objective.loss("model", batch)
+        (loss.total / float(objective.weight("model", batch))).backward()
+        synchronize(device)
+        middle = time.perf_counter()
+        if len(micros) == 1:  # in the first step a low-rank factor whose other factor is zero has none
+            require_gradients(model)
+        optimizer.step(0)
+        optimizer.zero_grad()
+        synchronize(device)
+        micros.append(middle - start)
+        updates.append(time.perf_counter() - middle)
+    return micros, updates
 
 
 def available_memory(device: torch.device) -> int:
@@ -179,7 +190,8 @@ def is_out_of_memory(error: BaseException) -> bool:
 def out_of_memory(recipe: Recipe, detail: str = "") -> GroundupError:
     """The error that names the knobs, the cheapest first."""
     rows = recipe.budget.micro_batch or 1
-    knobs = [f"budget.micro_batch={max(1, rows // 2)}   (halves the activations; the result is the same)"]
+    same = "other rows meet in a step" if isinstance(recipe.data, LabelledData) else "the result is the same"
+    knobs = [f"budget.micro_batch={max(1, rows // 2)}   (halves the activations; {same})"]
     if not recipe.hardware.recompute:
         knobs.append("hardware.recompute=true   (less memory, about a third slower)")
     knobs.append(f"data.context={max(2, (recipe.data.context or 2) // 2)} or a smaller model.depth")

@@ -115,10 +115,11 @@ def _begin(recipe: Recipe, folder: Path, *, resume: bool, accept_changes: bool, 
         parts.recipe = decide_compile(parts)
         # a budget in minutes is turned into steps by this timing; otherwise it only feeds the plan
         timing = ENOUGH_SECONDS if parts.recipe.budget.minutes is not None else ENOUGH_SECONDS / 4
-        seconds = rehearse(parts, seconds=timing).step(accumulate(parts.recipe))
+        rehearsal = rehearse(parts, seconds=timing)
+        seconds = rehearsal.step(accumulate(parts.recipe))
         process = release_memory()  # now with the libraries that a step loads
         parts.recipe = resolve_steps(parts.recipe, rows_per_epoch=parts.rows_per_epoch, seconds_per_step=seconds)
-        write_json(folder / PLAN_FILE, {"predicted": plan_of(parts, seconds, process)})
+        write_json(folder / PLAN_FILE, {"predicted": plan_of(parts, seconds, process, rehearsal.peak)})
     if settled is None or accept_changes:
         # The given recipe first: without the resolved one a killed start counts as none.
         write_whole(folder / SOURCE_FILE, to_yaml(recipe))
