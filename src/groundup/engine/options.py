@@ -6,13 +6,16 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from groundup.engine.plateau import PlateauOptions
+
 
 class _Options(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
 
 class BudgetOptions(_Options):
-    """How long to train: exactly one of `steps`, `tokens`, `minutes`; the step count is derived from it."""
+    """How long to train: exactly one of `steps`, `tokens`, `minutes`, `epochs` and `environment_steps`; the number of
+    steps is derived from it."""
 
     steps: int | None = Field(default=None, ge=1, description="optimizer steps")
     tokens: int | None = Field(default=None, ge=1, description="tokens to see; rounded up to whole steps")
@@ -22,6 +25,12 @@ class BudgetOptions(_Options):
     epochs: float | None = Field(default=None, gt=0.0, allow_inf_nan=False, description="passes over the training rows")
     tokens_per_step: int | None = Field(
         default=None, ge=1, description="tokens in one optimizer step; derived: 128 · depth²"
+    )
+    rows_per_step: int | None = Field(
+        default=None, ge=1, description="rows in one optimizer step, for data that is no language; derived: 64"
+    )
+    environment_steps: int | None = Field(
+        default=None, ge=1, description="steps to act in the environment, over all copies"
     )
     micro_batch: int | None = Field(
         default=None, ge=1, description="rows computed at once; the rest of a step is accumulated"
@@ -70,6 +79,7 @@ class EventOptions(_Options):
     sample_tokens: int = Field(default=64, ge=1, description="longest sample, in tokens")
     prompts: list[str] = Field(default_factory=list, description="fixed prompts of the samples over time")
     early_stopping: EarlyStoppingOptions | None = Field(default=None, description="null: run to the end")
+    plateau: PlateauOptions | None = Field(default=None, description="null: the schedule alone decides the rate")
     average: float | None = Field(
         default=None, gt=0.0, lt=1.0, description="decay of an exponential average of the weights, e.g. 0.999"
     )

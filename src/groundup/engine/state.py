@@ -18,7 +18,9 @@ from groundup.contract import Objective, Source
 
 
 class PlayerOptimizer(Protocol):
-    """What the engine asks of one player's optimizer."""
+    """What the engine asks of one player's optimizer. `factor` multiplies its scheduled rate."""
+
+    factor: float
 
     @property
     def parameters(self) -> list[Tensor]: ...
@@ -105,6 +107,10 @@ class State:
             groups["average"] = dict(self.average.shadow)
         if self.best:
             groups["best"] = dict(self.best)
+        for name, part in (("source", self.source), ("objective", self.objective)):
+            _, held = split(part.state_dict())
+            if held:
+                groups[name] = held
         return groups
 
     def own_tensors(self) -> dict[str, Tensor]:
@@ -135,20 +141,46 @@ class State:
         return {
             "step": self.step,
             "seconds": self.seconds,
-            "source": self.source.state_dict(),
-            "objective": self.objective.state_dict(),
+            "source": split(self.source.state_dict())[0],
+            "objective": split(self.objective.state_dict())[0],
             "average_updates": self.average.updates if self.average else 0,
             "random": random_state(),
         }
 
-    def load_numbers(self, numbers: dict[str, Any]) -> None:
-        """Put back what `numbers` gave."""
+    def load_numbers(self, numbers: dict[str, Any], groups: dict[str, dict[str, Tensor]]) -> None:
+        """Put back what `numbers` gave, with the tensors of stream and objective from what `tensors` gave."""
         self.step, self.seconds = numbers["step"], numbers["seconds"]
-        self.source.load_state_dict(numbers["source"])
-        self.objective.load_state_dict(numbers["objective"])
+        self.source.load_state_dict(joined(numbers["source"], groups.get("source", {})))
+        self.objective.load_state_dict(joined(numbers["objective"], groups.get("objective", {})))
         if self.average is not None:
             self.average.updates = numbers["average_updates"]
         set_random_state(numbers["random"])
+
+
+HELD = "tensor in safetensors"
+"""The key under which a JSON value names a tensor that is stored elsewhere."""
+
+
+def split(value: Any, path: str = "") -> tuple[Any, dict[str, Tensor]]:
+    """A nested state as JSON, and its tensors by their path."""
+    if isinstance(value, Tensor):
+        return {HELD: path}, {path: value}
+    if not isinstance(value, dict | list | tuple):
+        return value, {}
+    pairs = list(value.items() if isinstance(value, dict) else enumerate(value))
+    parts = [(key, *split(item, f"{path}.{key}" if path else str(key))) for key, item in pairs]
+    held = {name: tensor for _, _, tensors in parts for name, tensor in tensors.items()}
+    plain = {key: item for key, item, _ in parts}
+    return (plain if isinstance(value, dict) else list(plain.values())), held
+
+
+def joined(value: Any, tensors: dict[str, Tensor]) -> Any:
+    """The inverse of `split`. A tensor that is missing is a KeyError."""
+    if isinstance(value, dict):
+        if set(value) == {HELD}:
+            return tensors[value[HELD]]
+        return {key: joined(item, tensors) for key, item in value.items()}
+    return [joined(item, tensors) for item in value] if isinstance(value, list) else value
 
 
 def random_state() -> dict[str, str]:

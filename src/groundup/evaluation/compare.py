@@ -8,8 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from groundup.evaluation.answers import AnswerScores
-from groundup.evaluation.metrics import METRICS, LabelScores, TextScores
+from groundup.evaluation.metrics import METRICS, AnyScores
 from groundup.evaluation.statistics import Interval, Verdict, difference, interval, judge
 
 
@@ -34,8 +33,8 @@ class Comparison(NamedTuple):
 
 
 def compare(
-    before: TextScores | AnswerScores | LabelScores,
-    after: TextScores | AnswerScores | LabelScores,
+    before: AnyScores,
+    after: AnyScores,
     metrics: Iterable[str],
     *,
     seed: int = 0,

@@ -39,12 +39,35 @@ class LabelScores(NamedTuple):
     right: Array
 
 
+class EpisodeScores(NamedTuple):
+    """What was measured on each episode of an environment: float64 arrays of one length."""
+
+    returns: Array
+    lengths: Array
+
+
+class ImageScores(NamedTuple):
+    """What was measured on each image that a network makes anew: float64 arrays of one length.
+
+    nats: the negative evidence lower bound, an upper bound of -log p(image).
+    error: the mean squared error of its pixels.
+    """
+
+    nats: Array
+    error: Array
+
+
+AnyScores = TextScores | AnswerScores | LabelScores | EpisodeScores | ImageScores
+
+
 @dataclass(frozen=True, kw_only=True)
 class Metric:
     """One metric.
 
     measure: scores to units; takes TextScores if `data` is "text", AnswerScores if it is "answers",
-        LabelScores if it is "labels", "values" or "pairs".
+        LabelScores if it is "labels", "values", "pairs" or
+        "translations", EpisodeScores if it is "episodes", ImageScores if it is
+        "images".
     data: the kind of data it needs.
     higher_is_better: which way is better.
     unit: what the number is in.
@@ -53,7 +76,7 @@ class Metric:
     """
 
     measure: Callable[[Any], PerUnit]
-    data: Literal["text", "answers", "labels", "values", "pairs"]
+    data: Literal["text", "answers", "labels", "values", "pairs", "translations", "episodes", "images"]
     higher_is_better: bool
     unit: str
     per_token: bool = False
@@ -90,6 +113,21 @@ def share_right(scores: LabelScores) -> PerUnit:
     return PerUnit.of(scores.right, scores.targets)
 
 
+def mean_return(scores: EpisodeScores) -> PerUnit:
+    """Mean of the undiscounted rewards of an episode."""
+    return PerUnit.of(scores.returns)
+
+
+def mean_bound(scores: ImageScores) -> PerUnit:
+    """Mean negative evidence lower bound of an image."""
+    return PerUnit.of(scores.nats)
+
+
+def mean_error(scores: ImageScores) -> PerUnit:
+    """Mean squared error of a pixel."""
+    return PerUnit.of(scores.error)
+
+
 METRICS: dict[str, Metric] = {
     "loss": Metric(measure=nats_per_target, data="text", higher_is_better=False, unit="nats/token", per_token=True),
     "perplexity": Metric(
@@ -110,6 +148,13 @@ METRICS: dict[str, Metric] = {
     "label_loss": Metric(measure=nats_per_target, data="labels", higher_is_better=False, unit="nats"),
     "accuracy": Metric(measure=share_right, data="labels", higher_is_better=True, unit="share"),
     "squared_error": Metric(measure=nats_per_target, data="values", higher_is_better=False, unit=""),
+    "token_loss": Metric(
+        measure=nats_per_target, data="translations", higher_is_better=False, unit="nats/token", per_token=True
+    ),
+    "token_accuracy": Metric(measure=share_right, data="translations", higher_is_better=True, unit="share"),
+    "return": Metric(measure=mean_return, data="episodes", higher_is_better=True, unit=""),
+    "negative_bound": Metric(measure=mean_bound, data="images", higher_is_better=False, unit="nats/image"),
+    "pixel_error": Metric(measure=mean_error, data="images", higher_is_better=False, unit=""),
     "reciprocal_rank": Metric(measure=share_right, data="pairs", higher_is_better=True, unit=""),
 }
 
@@ -149,7 +194,7 @@ def choose_metrics(names: Iterable[str], data: Iterable[str]) -> list[str]:
     return wanted or [name for name, metric in METRICS.items() if metric.data in kinds]
 
 
-def measure(name: str, scores: TextScores | AnswerScores | LabelScores, *, seed: int = 0) -> Interval:
+def measure(name: str, scores: AnyScores, *, seed: int = 0) -> Interval:
     """The metric called `name` with its bootstrap interval."""
     metric = METRICS[name]
     return interval(metric.measure(scores), transform=metric.transform, seed=seed)

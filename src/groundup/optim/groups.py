@@ -33,6 +33,7 @@ class GroupOptions(BaseModel):
     pattern: str = Field(min_length=1, description='parameter names, with * for any part: "*.bias", "layers.0.*"')
     rate: float = Field(default=1.0, gt=0.0, le=1000.0, allow_inf_nan=False, description="multiple of learning_rate")
     weight_decay: float | None = Field(default=None, ge=0.0, le=1.0, description="instead of the player's")
+    l1: float | None = Field(default=None, ge=0.0, le=10.0, description="instead of the player's")
 
 
 def is_hidden_matrix(name: str, parameter: Tensor) -> bool:
@@ -41,8 +42,14 @@ def is_hidden_matrix(name: str, parameter: Tensor) -> bool:
 
 
 def is_muons(name: str, parameter: Tensor) -> bool:
-    """Whether Muon updates a parameter."""
-    return is_hidden_matrix(name, parameter) and not any(part in name for part in ADAPTER_PARTS)
+    """Whether Muon updates a parameter: hidden matrices, one or a stack of them; no kernels of convolutions."""
+    return is_hidden_matrix(name, parameter) and parameter.dim() < 4 and not any(p in name for p in ADAPTER_PARTS)
+
+
+def penalised(name: str, parameter: Tensor, *, looks_up: bool) -> bool:
+    """Whether decay and L1 apply to a parameter. A head is spared only where the model `looks_up` rows of a table:
+    there it holds a row for each token, elsewhere it is a layer like the others."""
+    return is_hidden_matrix(name, parameter) or (not looks_up and parameter.dim() >= 2)
 
 
 def rates(names: list[str], layer_decay: float | None) -> dict[str, float]:

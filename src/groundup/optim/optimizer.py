@@ -1,6 +1,6 @@
 """One player's optimizer: parameter groups by path, the schedule, and a state that is saved by name.
 
-The arithmetic of AdamW and SGD is torch's; Muon is ours (muon.py). What is added here is what a run needs
+The arithmetic is torch's, but for Muon (muon.py) and the L1 step. What is added here is what a run needs
 around it: names instead of indices in the saved state, decay on matrices alone, the schedule as a pure
 function of the step.
 """
@@ -11,12 +11,21 @@ import itertools
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from groundup.errors import GroundupError
-from groundup.optim.groups import is_hidden_matrix, is_muons, match_groups, rates
+from groundup.optim.groups import is_muons, match_groups, penalised, rates
 from groundup.optim.muon import Muon
-from groundup.optim.options import AdamWOptions, MuonOptions, SGDOptions
+from groundup.optim.options import (
+    AdagradOptions,
+    AdamOptions,
+    AdamWOptions,
+    MuonOptions,
+    OptimizerOptions,
+    RMSpropOptions,
+    SGDOptions,
+)
 from groundup.optim.schedules import factor
 
 
@@ -30,17 +39,10 @@ class Optimizer:
         player: how the recipe calls it.
 
     Raises:
-        GroundupError: nothing is trainable.
+        GroundupError: E-RUN-010 nothing is trainable; E-RECIPE-060 nothing that is takes the L1 penalty.
     """
 
-    def __init__(
-        self,
-        module: nn.Module,
-        options: AdamWOptions | SGDOptions | MuonOptions,
-        *,
-        steps: int,
-        player: str = "model",
-    ) -> None:
+    def __init__(self, module: nn.Module, options: OptimizerOptions, *, steps: int, player: str = "model") -> None:
         self.options, self.steps, self.player = options, steps, player
         self.names: dict[Tensor, str] = {p: name for name, p in module.named_parameters() if p.requires_grad}
         if not self.names:
@@ -51,47 +53,53 @@ class Optimizer:
                 why="an optimizer without parameters would run the whole budget and change nothing",
                 fix="unfreeze at least one part of the model",
             )
-        self.rate = options.learning_rate or 0.0
+        self.looks_up = any("embedding" in name for name, _ in module.named_parameters())
+        self.rate, self.factor = options.learning_rate or 0.0, 1.0
         self.parts = self._build()
+        if options.l1 and not any(group["l1"] for part in self.parts for group in part.param_groups):
+            raise GroundupError(
+                "E-RECIPE-060",
+                f"optim.{player}.l1 is {options.l1:g}, but none of the {len(self.names)} trainable parameters takes it",
+                where=f"optim.{player}.l1",
+                why="the penalty spares norms, biases, embeddings and heads, unless a group names them",
+                fix=f"set optim.{player}.groups=[{{pattern: head.*weight, l1: {options.l1:g}}}], or remove l1",
+                exit_code=2,
+            )
 
     def _build(self) -> list[torch.optim.Optimizer]:
         options, rate = self.options, self.rate
         chosen = {p for p, name in self.names.items() if isinstance(options, MuonOptions) and is_muons(name, p)}
         muons, rest = [p for p in self.names if p in chosen], [p for p in self.names if p not in chosen]
         parts: list[torch.optim.Optimizer] = []
-        if isinstance(options, SGDOptions):
-            momentum, nesterov = options.momentum, options.nesterov
-            parts.append(torch.optim.SGD(self._groups(rest), lr=rate, momentum=momentum, nesterov=nesterov))
-        elif rest:
-            betas = (options.beta1, options.beta2)
-            epsilon = options.epsilon if isinstance(options, AdamWOptions) else 1e-8
-            parts.append(torch.optim.AdamW(self._groups(rest), lr=rate, betas=betas, eps=epsilon, fused=True))
         if muons and isinstance(options, MuonOptions):
             momentum, turns = options.momentum, options.iterations
-            parts.insert(0, Muon(self._groups(muons), lr=rate, momentum=momentum, iterations=turns))
+            parts.append(Muon(self._groups(muons), lr=rate, momentum=momentum, iterations=turns))
+        if rest:
+            parts.append(torchs(options, self._groups(rest), rate))
         return parts
 
     def _groups(self, parameters: list[Tensor]) -> list[dict[str, Any]]:
-        """Parameters of equal rate and decay together. `scale` is the multiple of the learning rate."""
+        """Parameters of equal rate and penalties together. `scale` is the multiple of the learning rate."""
         options, names = self.options, list(self.names.values())
         multiples = rates(names, options.layer_decay)
         chosen = match_groups(names, options.groups, self.player)
         whole = isinstance(options, MuonOptions)
-        groups: dict[tuple[float, float], list[Tensor]] = {}
+        groups: dict[tuple[float, float, float], list[Tensor]] = {}
         for parameter in parameters:
             name = self.names[parameter]
-            decays = is_hidden_matrix(name, parameter) and (not whole or is_muons(name, parameter))
-            decay = options.weight_decay if decays else 0.0
+            decays = penalised(name, parameter, looks_up=self.looks_up) and (not whole or is_muons(name, parameter))
+            decay, l1 = (options.weight_decay, options.l1) if decays else (0.0, 0.0)
             scale = multiples[name]
             if isinstance(options, MuonOptions) and not is_muons(name, parameter):
                 scale *= options.adamw_scale
             if name in chosen:
                 scale *= chosen[name].rate
-                said = chosen[name].weight_decay
-                decay = decay if said is None else said
-            groups.setdefault((scale, decay), []).append(parameter)
+                said, said_l1 = chosen[name].weight_decay, chosen[name].l1
+                decay, l1 = decay if said is None else said, l1 if said_l1 is None else said_l1
+            groups.setdefault((scale, decay, l1), []).append(parameter)
         return [
-            {"params": members, "weight_decay": decay, "scale": scale} for (scale, decay), members in groups.items()
+            {"params": members, "weight_decay": decay, "scale": scale, "l1": l1}
+            for (scale, decay, l1), members in groups.items()
         ]
 
     @property
@@ -100,8 +108,8 @@ class Optimizer:
         return list(self.names)
 
     def learning_rate(self, step: int) -> float:
-        """The rate of 0-based step `step`."""
-        return self.rate * factor(self.options.schedule, step, self.steps)
+        """The rate of 0-based step `step`: that of the schedule, times `factor`, which a plateau lowers."""
+        return self.rate * self.factor * factor(self.options.schedule, step, self.steps)
 
     def step(self, step: int) -> None:
         """Update with the gradients that are there, at the rate of 0-based step `step`."""
@@ -110,6 +118,9 @@ class Optimizer:
             for group in part.param_groups:
                 group["lr"] = rate * group["scale"]
             part.step()
+            for group in part.param_groups:
+                if group["l1"]:
+                    shrink(group["params"], group["l1"] * group["lr"])
 
     def zero_grad(self) -> None:
         """Forget the gradients and free their memory."""
@@ -144,11 +155,45 @@ class Optimizer:
         for key, value in state.items():
             name, _, quantity = key.rpartition("/")
             parameter = by_name[name]
-            # torch keeps AdamW's step counter on the CPU unless it is fused on an accelerator
-            target = value if value.dim() == 0 and parameter.device.type == "cpu" else value.to(parameter.device)
-            owner[parameter].state[parameter][quantity] = target.clone()
+            # torch keeps step counters on the CPU, except those of fused optimizers
+            stays = quantity == "step" and not owner[parameter].defaults.get("fused")
+            owner[parameter].state[parameter][quantity] = value.to("cpu" if stays else parameter.device, copy=True)
 
     def bytes_of_state(self) -> int:
         """Memory of the optimizer's own tensors, in bytes."""
         tensors = itertools.chain.from_iterable(s.values() for part in self.parts for s in part.state.values())
         return sum(t.numel() * t.element_size() for t in tensors if isinstance(t, Tensor))
+
+
+def torchs(options: OptimizerOptions, groups: list[dict[str, Any]], rate: float) -> torch.optim.Optimizer:
+    """The optimizer of torch that does what the options say; of Muon the part that is AdamW's."""
+    match options:
+        case SGDOptions():
+            return torch.optim.SGD(groups, lr=rate, momentum=options.momentum, nesterov=options.nesterov)
+        case RMSpropOptions():
+            return torch.optim.RMSprop(
+                groups,
+                lr=rate,
+                alpha=options.alpha,
+                eps=options.epsilon,
+                momentum=options.momentum,
+                centered=options.centered,
+            )
+        case AdagradOptions():
+            return torch.optim.Adagrad(groups, lr=rate, eps=options.epsilon)
+        case AdamOptions():
+            betas = (options.beta1, options.beta2)
+            return torch.optim.Adam(groups, lr=rate, betas=betas, eps=options.epsilon, fused=True)
+        case AdamWOptions() | MuonOptions():
+            epsilon = options.epsilon if isinstance(options, AdamWOptions) else 1e-8
+            betas = (options.beta1, options.beta2)
+            return torch.optim.AdamW(groups, lr=rate, betas=betas, eps=epsilon, fused=True)
+
+
+@torch.no_grad()
+def shrink(parameters: list[Tensor], distance: float) -> None:
+    """Move every weight that has a gradient towards 0 by `distance`, and those that would pass 0 to 0 itself: the
+    proximal step of an L1 penalty (Parikh & Boyd 2014, Proximal Algorithms, section 6.5.2)."""
+    for parameter in parameters:
+        if parameter.grad is not None:
+            parameter.copy_(F.softshrink(parameter, distance))

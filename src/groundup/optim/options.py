@@ -19,6 +19,12 @@ class _Common(BaseModel):
     weight_decay: float = Field(
         default=0.1, ge=0.0, le=1.0, description="decoupled decay; spares norms, biases and embeddings"
     )
+    l1: float = Field(
+        default=0.0,
+        ge=0.0,
+        le=10.0,
+        description="each step moves a weight towards 0 by l1 · rate; spares what decay does",
+    )
     schedule: ScheduleOptions = Field(default_factory=ScheduleOptions, description="how the rate moves")
     clip: float | None = Field(default=1.0, gt=0.0, description="largest gradient norm; null: no clipping")
     layer_decay: float | None = Field(
@@ -46,6 +52,40 @@ class SGDOptions(_Common):
     nesterov: bool = Field(default=False, description="look ahead along the momentum")
 
 
+class _Coupled(_Common):
+    """Optimizers whose decay is the gradient of a penalty, and passes through all that they do with gradients."""
+
+    weight_decay: float = Field(
+        default=0.0, ge=0.0, le=1.0, description="L2: this times the weight is added to its gradient; spares as l1 does"
+    )
+
+
+class AdamOptions(_Coupled):
+    """Adam (Kingma & Ba 2015, arXiv:1412.6980)."""
+
+    kind: Literal["adam"]
+    beta1: float = Field(default=0.9, ge=0.0, lt=1.0, description="decay of the mean gradient")
+    beta2: float = Field(default=0.999, ge=0.0, lt=1.0, description="decay of the mean squared gradient")
+    epsilon: float = Field(default=1e-8, gt=0.0, description="added to the root of the mean square")
+
+
+class RMSpropOptions(_Coupled):
+    """RMSprop (Tieleman & Hinton 2012, lecture 6e), centered as in Graves 2013 (arXiv:1308.0850), equation 38."""
+
+    kind: Literal["rmsprop"]
+    alpha: float = Field(default=0.99, ge=0.0, lt=1.0, description="decay of the mean squared gradient")
+    epsilon: float = Field(default=1e-8, gt=0.0, description="added to the root of the mean square")
+    momentum: float = Field(default=0.0, ge=0.0, lt=1.0, description="share of the last update kept")
+    centered: bool = Field(default=False, description="divide by the deviation, not the root of the mean square")
+
+
+class AdagradOptions(_Coupled):
+    """Adagrad (Duchi, Hazan & Singer 2011, JMLR 12)."""
+
+    kind: Literal["adagrad"]
+    epsilon: float = Field(default=1e-10, gt=0.0, description="added to the root of the summed squares")
+
+
 class MuonOptions(_Common):
     """Muon for the hidden matrices, AdamW for embeddings, head, norms and biases."""
 
@@ -57,4 +97,7 @@ class MuonOptions(_Common):
     beta2: float = Field(default=0.95, ge=0.0, lt=1.0, description="AdamW part: decay of the mean square")
 
 
-OptimizerOptions = Annotated[AdamWOptions | SGDOptions | MuonOptions, Field(discriminator="kind")]
+OptimizerOptions = Annotated[
+    AdamWOptions | SGDOptions | MuonOptions | AdamOptions | RMSpropOptions | AdagradOptions,
+    Field(discriminator="kind"),
+]

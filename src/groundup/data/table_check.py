@@ -1,0 +1,247 @@
+"""What is wrong or odd with a table as a whole, found before anything is trained on it.
+
+Faults stop; all of them are raised together. Findings are sentences for the card and the screen. Rows are
+counted and compared here, never changed.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+
+from groundup.data.chat_rows import SetAside, percent
+from groundup.data.labelled_check import SHOWN, SIDES, Shared, contradictions, label_counts, shortened
+from groundup.data.labelled_check import _reasons as reasons
+from groundup.data.labelled_rows import LabelledLedger
+from groundup.data.table_cells import is_missing
+from groundup.data.table_faults import BadCell, missing_fault
+from groundup.data.table_options import TableOptions
+from groundup.data.table_rows import FoundColumns, TableRow
+from groundup.errors import GroundupError, printable
+
+MANY = 20
+"""Categories from which on a feature is suspected to be a name rather than a kind."""
+
+
+def check_options(options: TableOptions) -> None:
+    """E-DATA-015 with every option that contradicts another."""
+    split, task, columns, prepared = options.split, options.task, options.columns, options.preprocessing
+    several = isinstance(columns.target, list)
+    wrong = []
+    if split.test + split.validation >= 1:
+        wrong.append(
+            f"data.split.test {split.test} and data.split.validation {split.validation} leave nothing to train"
+        )
+    for field, names in (("labels", options.labels or []), ("columns.target", columns.target if several else [])):
+        twice = sorted(name for name, count in Counter(names or []).items() if count > 1)
+        wrong += [f"data.{field} names twice: {printable(', '.join(twice))}"] if twice else []
+    roles = {"numeric": columns.numeric, "categorical": columns.categorical, "ignore": columns.ignore}
+    roles["target"] = list(columns.target) if isinstance(columns.target, list) else [columns.target or ""]
+    roles["group"] = [columns.group or ""]
+    count = Counter(name for names in roles.values() for name in set(names) if name)
+    both = sorted(name for name, number in count.items() if number > 1)
+    wrong += [f"data.columns gives more than one part to: {printable(', '.join(both))}"] if both else []
+    if several and task != "multilabel":
+        wrong.append(f"data.columns.target is a list, but task {task} has one target")
+    if options.labels is not None and (task == "regress" or several):
+        wrong.append("data.labels is set, but the " + ("columns are the labels" if several else "target is a number"))
+    if options.label_separator is not None and (task != "multilabel" or several):
+        wrong.append("data.label_separator is set, but a cell of the target holds one answer")
+    if columns.group is not None and options.split_kind != "grouped":
+        wrong.append(f"data.columns.group is set, but data.split.kind is {options.split_kind}")
+    if split.kind == "stratified" and task == "regress":
+        wrong.append("data.split.kind is stratified, but task regress has no labels to keep the shares of")
+    if options.balanced and task != "classify":
+        wrong.append(f"data.balanced is set, but task {task} has not one label a row to draw equally often")
+    if prepared.missing_indicator and prepared.missing in ("refuse", "drop"):
+        wrong.append(f"data.preprocessing.missing_indicator is set, but missing: {prepared.missing} leaves none")
+    if prepared.scale_target is not None and task != "regress":
+        wrong.append(f"data.preprocessing.scale_target is set, but the target of task {task} is no number")
+    _contradict(wrong)
+
+
+def check_columns(columns: FoundColumns, options: TableOptions) -> None:
+    """E-DATA-015 with every option for a kind of column that the table does not have."""
+    wrong = []
+    if options.noise and not columns.numeric:
+        wrong.append("data.noise is set, but the table has no numeric feature")
+    if options.preprocessing.rare and not columns.categorical:
+        wrong.append("data.preprocessing.rare is set, but the table has no categorical feature")
+    _contradict(wrong)
+
+
+def _contradict(wrong: Sequence[str]) -> None:
+    if wrong:
+        raise GroundupError(
+            "E-DATA-015",
+            wrong[0] if len(wrong) == 1 else f"{len(wrong)} options of data contradict others",
+            where="\n".join(wrong),
+            why="a field that would not be used is more likely a mistake than meant",
+            fix="leave those fields out, or set the task or the kind that they belong to",
+            exit_code=2,
+        )
+
+
+def find_table_faults(
+    rows: Sequence[TableRow],
+    options: TableOptions,
+    ledger: LabelledLedger,
+    aside: Sequence[SetAside],
+    gaps: Sequence[BadCell],
+    leaks: Sequence[Shared],
+) -> list[GroundupError]:
+    """Everything that forbids to train on this table, whose missing cells and shared rows are given."""
+    refuse = options.preprocessing.missing == "refuse"
+    found = [
+        _malformed(options, ledger, aside),
+        _empty(rows, options, ledger, aside),
+        missing_fault(gaps, len(rows)) if gaps and refuse else None,
+        _leaked(leaks) if options.split.leaks == "refuse" else None,
+        _unseen_labels(rows),
+        _single(rows),
+    ]
+    return [fault for fault in found if fault is not None]
+
+
+def missing_cells(rows: Sequence[TableRow]) -> list[BadCell]:
+    """Features that are empty, NaN or infinite, row by row."""
+    return [
+        BadCell(row.place, name, cell) for row in rows for name, cell in row.cells.items() if is_missing(cell)
+    ]  # fmt: skip
+
+
+def table_findings(
+    rows: Sequence[TableRow],
+    columns: FoundColumns,
+    labels: Sequence[str],
+    options: TableOptions,
+    ledger: LabelledLedger,
+    aside: Sequence[SetAside],
+    gaps: Sequence[BadCell],
+) -> list[str]:
+    """What deserves a look but does not stop: a sentence each, with counts and an example."""
+    first = {item.reason.split(": ")[0]: item for item in reversed(aside)}
+    found = [
+        f"{count:,} × set aside, {printable(reason)}; first {printable(first[reason].file)}:{first[reason].line}"
+        + printable(first[reason].reason.removeprefix(reason))
+        for reason, count in ledger.set_aside.most_common()
+    ]
+    disputed = contradictions(rows)
+    if disputed:
+        found.append(f"{len(disputed):,} sets of equal features stand with different answers; first {disputed[0]}")
+    train = [row for row in rows if row.side == "train"]
+    infinities = Counter(gap.column for gap in gaps if gap.value in (math.inf, -math.inf))
+    for name, count in Counter(gap.column for gap in gaps).most_common():
+        infinite = infinities[name]
+        found.append(
+            f"column {printable(name, 60)!r}: {count:,} of {len(rows):,} cells are missing"
+            + (f", {infinite:,} of them infinite" if infinite else "")
+            + f"; data.preprocessing.missing={options.preprocessing.missing} fills them in"
+        )
+    for name in columns.features:
+        values = {row.cells[name] for row in train}
+        if len(values) == 1 and len(train) > 1:
+            found.append(f"column {printable(name, 60)!r} is the same in all {len(train):,} training rows")
+        elif name in columns.categorical and len(values) > max(MANY, len(train) // 2):
+            found.append(
+                f"column {printable(name, 60)!r} has {len(values):,} categories in {len(train):,} training rows: if it "
+                "names the rows, leave it out with data.columns.ignore"
+            )
+    for side in SIDES[1:]:
+        here = [row for row in rows if row.side == side]
+        if len(here) > 1 and len({row.answer for row in here}) == 1:
+            found.append(f"all {len(here):,} rows of the {side} set have the answer {printable(here[0].answer, 60)!r}")
+    absent = sorted(set(labels) - {label for row in train for label in row.labels})
+    if absent:
+        found.append(f"labels that no training row carries: {printable(', '.join(absent))}")
+    return found
+
+
+def _malformed(options: TableOptions, ledger: LabelledLedger, aside: Sequence[SetAside]) -> GroundupError | None:
+    if ledger.malformed <= options.malformed_limit * ledger.rows:
+        return None
+    share = ledger.malformed / ledger.rows
+    return GroundupError(
+        "E-DATA-003",
+        f"bad row skipped is over the limit: {ledger.malformed:,} of {ledger.rows:,} rows ({percent(share)}, limit "
+        f"{percent(options.malformed_limit)})",
+        where=reasons(aside, malformed=True),
+        why="a mismatch here usually means a column of the other kind, the wrong target, or a damaged export",
+        fix="mend the rows; text in a column of numbers can be learned as categories: data.columns.categorical=[NAME]\n"
+        "or leave such a column out: data.columns.ignore=[NAME]\n"
+        f"or allow them: data.malformed_limit={min(1.0, share + 0.0005):.3f}",
+    )
+
+
+def _empty(
+    rows: Sequence[TableRow], options: TableOptions, ledger: LabelledLedger, aside: Sequence[SetAside]
+) -> GroundupError | None:
+    count = Counter(row.side for row in rows)
+    asked = {
+        "train": True,
+        "validation": bool(options.validation_files) or options.split.validation > 0,
+        "test": bool(options.test_files) or options.split.test > 0,
+    }
+    empty = [side for side in SIDES if asked[side] and not count[side]]
+    if not empty:
+        return None
+    sizes = ", ".join(f"{side} {count[side]:,}" for side in SIDES)
+    return GroundupError(
+        "E-DATA-001",
+        f"no row is left in the {' and the '.join(empty)} set: {ledger.kept:,} of {ledger.rows:,} rows kept",
+        where="\n".join(filter(None, (f"rows: {sizes}", reasons(aside, malformed=False)))),
+        why="each set that is asked for needs rows: one to learn from, the others to measure on",
+        fix="give more rows or a larger share: data.split.test=0.2 data.split.validation=0.2\n"
+        "or do without that set: data.split.test=0 (or data.split.validation=0)",
+    )
+
+
+def _leaked(leaks: Sequence[Shared]) -> GroundupError | None:
+    if not leaks:
+        return None
+    more = [f"and {len(leaks) - SHOWN:,} more"] if len(leaks) > SHOWN else []
+    return GroundupError(
+        "E-DATA-111",
+        f"{len(leaks):,} rows have the same features as a row of a set that they are measured on",
+        where="\n".join([*(str(leak) for leak in leaks[:SHOWN]), *more]),
+        why="what was seen in training is recognised, not predicted: the measured numbers would be too good",
+        fix="take the rows out of the training side: data.split.leaks=drop\n"
+        "or go on and have it said in the card: data.split.leaks=allow",
+    )
+
+
+def _unseen_labels(rows: Sequence[TableRow]) -> GroundupError | None:
+    counts = label_counts(rows)
+    unseen = sorted(label for label, sides in counts.items() if not sides["train"])
+    if not unseen or not any(row.side == "train" for row in rows):
+        return None
+    lines = []
+    for label in unseen[:SHOWN]:
+        first = next(row for row in rows if label in row.labels)
+        where = ", ".join(f"{count:,} in {side}" for side, count in counts[label].items() if count)
+        lines.append(f"{printable(label, 60)!r}: {where}, first {first.place}: {shortened(first)}")
+    if len(unseen) > SHOWN:
+        lines.append(f"and {len(unseen) - SHOWN:,} more")
+    return GroundupError(
+        "E-DATA-102",
+        f"{len(unseen):,} labels are measured but never seen in training",
+        where="\n".join(lines),
+        why="a label without a training row cannot be learned, so every row that carries it would count as wrong",
+        fix="mend the spelling if it is another label, or add training rows that carry it\n"
+        "or, if one table is divided, set data.split.kind=stratified",
+    )
+
+
+def _single(rows: Sequence[TableRow]) -> GroundupError | None:
+    train = [row for row in rows if row.side == "train"]
+    if len({row.answer for row in train}) != 1:
+        return None
+    return GroundupError(
+        "E-DATA-103",
+        f"all {len(train):,} training rows have the answer {printable(train[0].answer, 60)!r}",
+        where=f"first {train[0].place}: {shortened(train[0])}",
+        why="where there is one answer there is nothing to tell apart, and any model would be right at once",
+        fix="add rows with other answers, or name the right column: data.columns.target=NAME\n"
+        "a file sorted by its target that was cut gives this too",
+    )
