@@ -10,7 +10,7 @@ from sources import dotted, files
 
 from groundup.errors import CATALOGUE, GroundupError
 
-CODE = re.compile(r"E-(USE|RECIPE|DATA|TOKEN|CHAT|MODEL|RUN|CKPT|EVAL|GEN|REPORT|MACHINE|FORMAT|ADAPT)-\d{3}")
+CODE = re.compile(r"E-(USE|RECIPE|DATA|TOKEN|CHAT|MODEL|RUN|CKPT|EVAL|GEN|REPORT|MACHINE|FORMAT|ADAPT|ENV)-\d{3}")
 PARTS = ("code", "what", "where", "why", "fix", "exit_code", "others")
 
 EXCEPTIONS: dict[str, str] = {

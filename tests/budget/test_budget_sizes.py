@@ -48,7 +48,10 @@ def option_fields() -> dict[str, set[str]]:
         return [ast.unparse(base).split("[")[0].split(".")[-1] for base in node.bases]
 
     def is_model(name: str) -> bool:
-        return name == "BaseModel" or (name in classes and any(map(is_model, parents(classes[name][1]))))
+        # a class may have the name of the one that it extends, such as torch's BatchNorm2d
+        return name == "BaseModel" or (
+            name in classes and any(is_model(parent) for parent in parents(classes[name][1]) if parent != name)
+        )
 
     def fields(name: str) -> set[str]:
         if name not in classes:

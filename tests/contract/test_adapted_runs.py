@@ -36,7 +36,7 @@ from groundup.engine.stop import Stop
 from groundup.errors import GroundupError
 from groundup.run import models
 from groundup.run.assemble import assemble
-from groundup.run.parts import Parts
+from groundup.run.language import LanguageWork
 
 LORA = {"kind": "lora", "rank": 2}
 KINDS: dict[str, list[dict[str, Any]]] = {
@@ -96,7 +96,7 @@ def trainable(model: nn.Module) -> set[str]:
     return {name for name, p in model.named_parameters(remove_duplicate=False) if p.requires_grad}
 
 
-def assembled(recipe: Options, folder: Path) -> tuple[Any, Parts]:
+def assembled(recipe: Options, folder: Path) -> tuple[Any, LanguageWork]:
     parts = parts_of(recipe, folder)
     made, _, _ = assemble(parts, folder, listeners=(), stop=Stop())
     return made, parts
@@ -291,7 +291,7 @@ def test_early_stopping_returns_the_best_of_an_adapter_run(
     loaded = groundup.load(tmp_path / "run")
     from groundup.run.measuring import evaluate_texts
 
-    found = evaluate_texts(loaded.model, parts, limit=300, autocast=None)
+    found = evaluate_texts(loaded.model, parts, limit=300)
     assert result.steps == len(losses) == 3, "no evaluation was half a nat better than the first"
     assert found["held_out"]["metrics"]["loss"] == pytest.approx(losses[0], abs=1e-6)
     assert abs(losses[-1] - losses[0]) > 1e-4

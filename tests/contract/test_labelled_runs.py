@@ -38,7 +38,6 @@ from groundup.recipe.check import check
 from groundup.recipe.load import load as load_recipe
 from groundup.recipe.tree import Recipe
 from groundup.recipe.yaml import dump
-from groundup.run.parts import objective_of
 from groundup.run.rehearse import rehearse
 
 FAST = {"model": {"kind": "adamw", "learning_rate": 0.02}}
@@ -209,7 +208,7 @@ def test_K_accumulation_is_exact(files: dict[str, Path], tmp_path: Path, task: s
     for size in (8, 4, 1):
         model = parts.network()
         model.eval()
-        objective = objective_of(parts, model)
+        objective = parts.objective(model)
         micros = [collate(examples[i : i + size], task, parts.labels.pad_id) for i in range(0, 8, size)]  # type: ignore[arg-type]
         weight = float(sum(objective.weight("model", micro) for micro in micros))
         for micro in micros:
@@ -230,7 +229,7 @@ def test_balanced_weights_count_the_training_targets(tmp_path: Path) -> None:
     counts = parts.labels.counts
     assert sum(counts.values()) == len(parts.labels.parts["train"].examples) and counts["place"] < counts["animal"]
     rehearse(parts, seconds=0.0)
-    weight = objective_of(parts, parts.network()).weight_L  # type: ignore[attr-defined]
+    weight = parts.objective(parts.network()).weight_L  # type: ignore[attr-defined]
     total = sum(counts.values())
     assert weight.tolist() == pytest.approx([total / (3 * counts[name]) for name in ("animal", "colour", "place")])
     assert run(recipe, tmp_path / "run").outcome == "finished"
@@ -301,7 +300,7 @@ def test_early_stopping_on_accuracy_keeps_the_best_weights(files: dict[str, Path
     from groundup.run.measuring import evaluate_labels
 
     parts = parts_of(recipe, tmp_path / "again")
-    found = evaluate_labels(groundup.load(tmp_path / "run").model, parts, limit=10**6, autocast=None)
+    found = evaluate_labels(groundup.load(tmp_path / "run").model, parts, limit=10**6)
     assert found["validation"]["metrics"]["accuracy"] == pytest.approx(max(seen))
 
 

@@ -40,12 +40,13 @@ from groundup.engine.state import Average, State
 from groundup.engine.stop import Stop
 from groundup.functional import chunked_cross_entropy, global_norm
 from groundup.objectives.next_token import NextToken, NextTokenOptions
+from groundup.optim.groups import is_hidden_matrix
 from groundup.optim.muon import COEFFICIENTS, orthogonalise
-from groundup.optim.optimizer import Optimizer, is_hidden_matrix
+from groundup.optim.optimizer import Optimizer
 from groundup.optim.options import AdamWOptions, MuonOptions, SGDOptions
 from groundup.optim.schedules import ScheduleOptions, factor
 from groundup.parallel.blocks import recompute_blocks
-from groundup.run.parts import Parts
+from groundup.run.language import LanguageWork
 
 # ---------------------------------------------------------------- resume
 
@@ -163,13 +164,13 @@ def test_chat_and_mixtures_resume_bitwise(tmp_path: Path, kind: str) -> None:
 
 
 @pytest.fixture(scope="module")
-def chats(tmp_path_factory: pytest.TempPathFactory) -> Parts:
+def chats(tmp_path_factory: pytest.TempPathFactory) -> LanguageWork:
     root = tmp_path_factory.mktemp("chats")
     return parts_of(chat_recipe(chat_file(root)), root / "run")
 
 
 @pytest.fixture(scope="module")
-def texts(tmp_path_factory: pytest.TempPathFactory) -> Parts:
+def texts(tmp_path_factory: pytest.TempPathFactory) -> LanguageWork:
     root = tmp_path_factory.mktemp("texts")
     return parts_of(text_recipe(text_file(root)), root / "run")
 
@@ -200,7 +201,7 @@ class Captured:
 
 
 def gradients(
-    parts: Parts,
+    parts: LanguageWork,
     tmp_path: Path,
     micro: int,
     accumulate: int,
@@ -212,7 +213,7 @@ def gradients(
     """Of the last of `steps` steps of `micro` x `accumulate` rows each."""
     recipe = parts.recipe
     budget = recipe.budget.model_copy(update={"micro_batch": micro})
-    stream = Parts(**{**vars(parts), "recipe": recipe.model_copy(update={"budget": budget})}).source()
+    stream = LanguageWork(**{**vars(parts), "recipe": recipe.model_copy(update={"budget": budget})}).source()
     model = parts.network()
     if recompute:
         recompute_blocks(model.layers)
@@ -239,7 +240,7 @@ def test_accumulation_is_exact(
         assert gradient.abs().max() > 1e-5, name
 
 
-def test_the_masks_of_the_chats_are_ragged(chats: Parts) -> None:
+def test_the_masks_of_the_chats_are_ragged(chats: LanguageWork) -> None:
     batch = chats.source().next("model")
     counts = (batch["target_BT"] != IGNORE).sum(dim=1).tolist()
     assert len(set(counts)) > 1 and min(counts) < batch["target_BT"].shape[1]
@@ -251,19 +252,19 @@ def test_R8_the_order_of_samples_does_not_depend_on_the_micro_batch(request: pyt
     seen = []
     for micro in (1, 2, 8):
         budget = parts.recipe.budget.model_copy(update={"micro_batch": micro})
-        stream = Parts(**{**vars(parts), "recipe": parts.recipe.model_copy(update={"budget": budget})}).source()
+        stream = LanguageWork(**{**vars(parts), "recipe": parts.recipe.model_copy(update={"budget": budget})}).source()
         seen.append(torch.cat([stream.next("model")["tokens_BT"] for _ in range(80 // micro)]))
     assert torch.equal(seen[0], seen[1]) and torch.equal(seen[0], seen[2])
 
 
-def test_recompute_changes_no_gradient(texts: Parts, tmp_path: Path) -> None:
+def test_recompute_changes_no_gradient(texts: LanguageWork, tmp_path: Path) -> None:
     kept = gradients(texts, tmp_path, 4, 2)
     again = gradients(texts, tmp_path, 4, 2, recompute=True)
     for name, gradient in kept.items():
         assert torch.equal(again[name], gradient), name
 
 
-def test_clipping_scales_all_gradients_to_the_limit(texts: Parts, tmp_path: Path) -> None:
+def test_clipping_scales_all_gradients_to_the_limit(texts: LanguageWork, tmp_path: Path) -> None:
     free = gradients(texts, tmp_path, 4, 2)
     norm = float(global_norm(list(free.values())))
     clipped = gradients(texts, tmp_path, 4, 2, clip=norm / 3)

@@ -21,7 +21,8 @@ from groundup.recipe.resolve import resolve_steps
 from groundup.run import assemble as assembling
 from groundup.run import train as training
 from groundup.run.entry import read_recipe
-from groundup.run.parts import Parts, gather
+from groundup.run.gather import gather
+from groundup.run.language import LanguageWork
 from groundup.run.rehearse import rehearse
 from groundup.run.train import Result, train_recipe
 
@@ -177,9 +178,10 @@ def run(recipe: Options, folder: Path, **keywords: Any) -> Result:
     return train_recipe(read_recipe(recipe), folder, **keywords)
 
 
-def parts_of(recipe: Options, folder: Path) -> Parts:
+def parts_of(recipe: Options, folder: Path) -> LanguageWork:
     """Everything but the loop, with its steps settled and nothing timed."""
     parts = gather(read_recipe(recipe), folder, say=lambda line: None)
+    assert isinstance(parts, LanguageWork)
     parts.recipe = resolve_steps(parts.recipe, rows_per_epoch=parts.rows_per_epoch, seconds_per_step=0.01)
     return parts
 
@@ -241,7 +243,7 @@ def outcome(folder: Path) -> Outcome:
     model, _ = checkpoint.load_model(folder / "model")
     last = saved(folder)
     tensors = {f"{part}/{name}": tensor for part, group in last.tensors.items() for name, tensor in group.items()}
-    numbers = {name: last.state[name] for name in ("step", "source", "guard", "random", "average_updates")}
+    numbers = {name: last.state[name] for name in ("step", "source", "objective", "guard", "random", "average_updates")}
     return Outcome(events(folder), {**tensors, **{f"final/{n}": t for n, t in model.items()}}, numbers)
 
 

@@ -47,8 +47,10 @@ from groundup.errors import GroundupError
 from groundup.objectives.next_token import NextToken
 from groundup.recipe.yaml import dump
 from groundup.run import assemble as assembling
+from groundup.run import measuring
 from groundup.run import rehearse as rehearsing
 from groundup.run.entry import read_recipe, train
+from groundup.run.language import LanguageWork
 from groundup.run.models import initialised
 from groundup.run.plan import fix, foresee_plan
 from groundup.run.rehearse import require_gradients
@@ -179,9 +181,7 @@ def test_R2_few_losses_call_nothing_a_spike(tmp_path: Path) -> None:
     assert not reports
 
 
-def test_R2_G2_the_window_survives_a_resume(
-    recipe: Options, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_R2_G2_the_window_survives_a_resume(recipe: Options, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     poison = Poison(monkeypatch, lambda n, total: total * 30 if n == 21 else total)  # step 10
     run(recipe, tmp_path / "straight", listeners=(poison.start,))
     assert [line["kind"] for line in events(tmp_path / "straight", "guard")] == ["spike"]
@@ -210,9 +210,7 @@ def test_R2_rewind_goes_back_to_the_checkpoint_and_skips_the_rows(
     assert steps == [*range(1, 14), *range(11, 17)]
 
 
-def test_R2_rewinds_without_end_are_an_error(
-    recipe: Options, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_R2_rewinds_without_end_are_an_error(recipe: Options, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     poison = Poison(monkeypatch, lambda n, total: total * 30 if n >= 22 else total)
     whole = changed(recipe, budget__steps=16, guard={"rewind": True, "stop_after": 2})
     fault = refused("E-RUN-022", lambda: run(whole, tmp_path, listeners=(poison.start,)))
@@ -260,14 +258,14 @@ def test_G8_the_ledger_of_a_run_adds_up(recipe: Options, tmp_path: Path, kind: s
 def test_R3_a_parameter_without_gradient_is_named(
     recipe: Options, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = rehearsing.models_like
+    real = LanguageWork.stand_in
 
-    def with_a_dead_part(parts: Any) -> Any:
-        model = real(parts)
+    def with_a_dead_part(work: LanguageWork) -> Any:
+        model: Any = real(work)
         model.layers[0].unused = torch.nn.Linear(3, 3)
         return model
 
-    monkeypatch.setattr(rehearsing, "models_like", with_a_dead_part)
+    monkeypatch.setattr(LanguageWork, "stand_in", with_a_dead_part)
     fault = refused("E-RUN-031", lambda: run(recipe, tmp_path))
     assert "layers.0.unused.weight, layers.0.unused.bias" in fault.where and "2 trainable" in fault.what
     assert not (tmp_path / "events.jsonl").exists()
@@ -367,9 +365,7 @@ def endless(recipe: Options) -> Options:
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
-def test_R5_a_signal_finishes_the_step_and_saves(
-    endless: Options, tmp_path: Path, number: int, code: int
-) -> None:
+def test_R5_a_signal_finishes_the_step_and_saves(endless: Options, tmp_path: Path, number: int, code: int) -> None:
     process = start_command(endless, tmp_path)
     grown(process, tmp_path / "run" / "events.jsonl", 6)
     process.send_signal(number)
@@ -490,8 +486,8 @@ def test_R13_an_evaluation_that_raises_is_a_warning(
     def failing(*arguments: Any, **keywords: Any) -> Any:
         raise fault
 
-    monkeypatch.setattr(assembling, "evaluate_texts", failing)
-    monkeypatch.setattr(assembling, "answers_of", failing)
+    monkeypatch.setattr(measuring, "evaluate_texts", failing)
+    monkeypatch.setattr(measuring, "answers_of", failing)
     whole = changed(recipe, budget__steps=4, events__evaluate_every=2, events__sample_every=3)
     assert run(whole, tmp_path).outcome == "finished"
     warnings = [(line["step"], line["message"]) for line in events(tmp_path, "warning")]

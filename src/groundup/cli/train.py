@@ -54,7 +54,14 @@ def trained_share(line: dict[str, Any]) -> str:
 def usual_verb(folder: Path) -> str:
     """The command that puts a finished run to use."""
     said = json.loads((folder / "model" / "model.json").read_text(encoding="utf-8"))
-    if said.get("head"):
+    if "network" in said:
+        kind, family = said["network"]["kind"], said["family"]
+        if kind == "actions":
+            return f"evaluate {folder} --episodes 100"
+        if kind == "images":
+            return f"inspect {folder}" if family == "autoencoder" else f"generate {folder} --out images.png"
+        return f"predict {folder} --files FILE"
+    if said.get("head") or said["family"] == "transformer":
         return f"predict {folder} --files FILE"
     if (folder / "model" / "chat.json").exists():
         return f"chat {folder}"
@@ -67,7 +74,7 @@ class Progress:
     def __init__(self, painter: Painter) -> None:
         self.painter = painter
         self.steps, self.save_every = 0, 0
-        self.moving = False
+        self.moving, self.unit = False, "tok"
 
     def say(self, line: str) -> None:
         """A line that stays."""
@@ -87,6 +94,9 @@ class Progress:
             "unfreeze": lambda said: self.say(
                 f"step {said['step']}: {said['trainable'] / 1e6:.2f} M parameters are trained from here on"
             ),
+            "plateau": lambda said: self.say(
+                f"step {said['step']}: learning rates at {said['factor']:g} of the schedule"
+            ),
             "warning": lambda said: self.say(f"warning at step {said['step']}: {said['message']}"),
             "save": lambda said: None,
             "end": lambda said: None,
@@ -95,9 +105,10 @@ class Progress:
 
     def _start(self, line: dict[str, Any]) -> None:
         self.steps, self.save_every = line["steps"], line.get("save_every") or 0
+        self.unit = {"tokens": "tok"}.get(line["unit"], line["unit"])
         self.say(
             f"training {trained_share(line)} for {line['steps']} steps of "
-            f"{line['tokens_per_step']:,} tokens in {line['precision']}, compile {line['compile']}"
+            f"{line['units_per_step']:,} {line['unit']} in {line['precision']}, compile {line['compile']}"
         )
 
     def _step(self, line: dict[str, Any]) -> None:
@@ -109,7 +120,7 @@ class Progress:
             f"step {done}/{total}" if total else f"step {done}",
             f"loss {line['loss']:.3f}",
             f"{bits:.3f} bits/byte" if bits is not None else "",
-            f"{clock['tokens_per_second']:,.0f} tok/s",
+            f"{clock['tokens_per_second']:,.0f} {self.unit}/s",
             f"{clock['ceiling_share']:.0%} of peak",
             f"{format_duration(left)} left",
             f"save at {min(total, (done // self.save_every + 1) * self.save_every)}" if self.save_every else "",

@@ -14,9 +14,22 @@ from groundup.adapters import FreezeOptions, QuantizeOptions
 from groundup.data.options import PrepareOptions
 from groundup.errors import GroundupError, nearest
 from groundup.models import FAMILIES
-from groundup.optim.options import SGDOptions
+from groundup.recipe.check_optim import check_optim
+from groundup.recipe.check_rows import check_rows
 from groundup.recipe.faults import Places, raise_all
-from groundup.recipe.tree import DEFAULT_CONTEXT, LABELLED_CONTEXT, ChatData, LabelledData, Recipe, TextData
+from groundup.recipe.measured import METRICS, measured_as
+from groundup.recipe.tree import (
+    DEFAULT_CONTEXT,
+    LABELLED_CONTEXT,
+    ChatData,
+    ImageData,
+    LabelledData,
+    ModelOptions,
+    PairData,
+    Recipe,
+    TableData,
+    TextData,
+)
 
 SIZES = (
     "depth", "width", "layers", "heads", "key_value_heads", "head_size", "hidden", "context",
@@ -24,21 +37,10 @@ SIZES = (
     "experts", "experts_per_token",
 )  # fmt: skip
 
-BUDGETS = ("steps", "tokens", "minutes", "epochs")
-METRICS = {
-    "text": ("loss", "perplexity", "bits_per_byte"),
-    "chat": ("loss",),
-    "classify": ("loss", "accuracy"),
-    "choice": ("loss", "accuracy"),
-    "multilabel": ("loss", "accuracy"),
-    "tag": ("loss", "accuracy"),
-    "regress": ("loss",),
-    "embed": ("reciprocal_rank",),
-}
-"""What the evaluations while training measure, by the kind of data, or by the task of labelled data."""
+BUDGETS = ("steps", "tokens", "minutes", "epochs", "environment_steps")
 
 
-class _Check:
+class Check:
     """Carries the places, so that each rule is one line of logic and one of words."""
 
     def __init__(self, recipe: Recipe, places: Places) -> None:
@@ -54,8 +56,26 @@ class _Check:
         why = "a field that is set but does nothing is more likely a mistake than a wish"
         return self.fault("E-RECIPE-030", path, f"{path} has no effect: {because}", why, fix)
 
+    @staticmethod
+    def given(options: BaseModel, name: str) -> bool:
+        """Whether a field was set to something other than its default."""
+        return _given(options, name)
+
     def all(self) -> Iterator[GroundupError]:
         """Every cross-field fault."""
+        if self.recipe.counts_rows:
+            yield from check_rows(self)
+            yield from self.lengths()
+            yield from check_optim(self)
+            yield from self.watching()
+            return
+        if not isinstance(self.recipe.model, ModelOptions):
+            yield self.fault(
+                "E-RECIPE-065", "model.family",
+                f"a network of family {self.recipe.model.family} does not read {self.recipe.data.kind} data",
+                f"language models: {', '.join(FAMILIES)}", "set model.family=llama",
+            )  # fmt: skip
+            return
         yield from self.model()
         yield from self.family()
         yield from self.adapters()
@@ -66,7 +86,7 @@ class _Check:
         yield from self.events()
 
     def model(self) -> Iterator[GroundupError]:
-        model, tokenizer = self.recipe.model, self.recipe.tokenizer
+        model, tokenizer = self.recipe.language, self.recipe.tokenizer
         if model.init_from is not None:
             for name in SIZES:
                 if _given(model, name) and name != "context":
@@ -92,7 +112,7 @@ class _Check:
 
     def family(self) -> Iterator[GroundupError]:
         """Fields of another family, and a family that cannot do what the data asks for."""
-        model, data = self.recipe.model, self.recipe.data
+        model, data = self.recipe.language, self.recipe.data
         if model.init_from is not None:
             return
         known = {*FAMILIES[model.family][0].model_fields, "depth", "family"}
@@ -118,7 +138,7 @@ class _Check:
     def adapters(self) -> Iterator[GroundupError]:
         """Adapters belong to a model that exists, and a schedule of theirs to the length of the run."""
         adapters, steps = self.recipe.adapters, self.recipe.budget.steps
-        if adapters and self.recipe.model.init_from is None:
+        if adapters and self.recipe.init_from is None:
             yield self.fault(
                 "E-RECIPE-045", "adapters", "adapters change a model that exists, and this recipe starts from nothing",
                 "frozen or low-rank weights of a network that knows nothing would learn nothing",
@@ -170,7 +190,7 @@ class _Check:
             for name in ("pooling", "pooler"):
                 if data.task == "tag" and _given(head, name):
                     yield self.unused(f"head.{name}", "a head for task tag reads every token", f"remove head.{name}")
-            longest = data.context or self.recipe.model.context or LABELLED_CONTEXT
+            longest = data.context or self.recipe.language.context or LABELLED_CONTEXT
             if data.max_length is not None and data.max_length > longest:
                 yield self.unused(
                     "data.max_length", f"rows end at data.context, which is {longest}",
@@ -187,7 +207,7 @@ class _Check:
             )  # fmt: skip
 
     def heads(self) -> Iterator[GroundupError]:
-        model = self.recipe.model
+        model = self.recipe.language
         width = model.width or 64 * (model.depth or 1)
         if model.heads and not model.head_size and (width % model.heads or (width // model.heads) % 2):
             yield self.fault(
@@ -224,7 +244,7 @@ class _Check:
             if data.held_out_files and _given(data, "held_out"):
                 yield self.unused("data.held_out", "data.held_out_files names the rows", "remove data.held_out")
             return
-        if isinstance(data, LabelledData):
+        if not isinstance(data, TextData):
             return
         given = [name for name in ("files", "sources", "prepared") if _given(data, name)]
         if len(given) != 1:
@@ -253,7 +273,8 @@ class _Check:
         if given == ["prepared"] and data.workers:
             yield self.unused("data.workers", "data.prepared is already prepared", "remove data.workers")
 
-    def budget(self) -> Iterator[GroundupError]:
+    def lengths(self) -> Iterator[GroundupError]:
+        """Exactly one field says how long."""
         budget = self.recipe.budget
         given = [name for name in BUDGETS if _given(budget, name)]
         if len(given) != 1:
@@ -266,6 +287,14 @@ class _Check:
                 if given
                 else "set budget.minutes=10",
             )  # fmt: skip
+
+    def budget(self) -> Iterator[GroundupError]:
+        """Steps are whole micro-batches of whole rows."""
+        yield from self.lengths()
+        budget = self.recipe.budget
+        for name in ("rows_per_step", "environment_steps"):
+            if _given(budget, name):
+                yield self.unused(f"budget.{name}", f"{self.recipe.data.kind} data is counted in tokens", "remove it")
         context, rows = self.context(), budget.micro_batch
         tokens = budget.tokens_per_step
         if tokens and context and tokens % (context * (rows or 1)):
@@ -280,7 +309,7 @@ class _Check:
 
     def context(self) -> int | None:
         """Tokens in a row, as resolve derives them; None if only the model of init_from knows."""
-        model = self.recipe.model
+        model = self.recipe.language
         said = self.recipe.data.context or model.context
         usual = LABELLED_CONTEXT if isinstance(self.recipe.data, LabelledData) else DEFAULT_CONTEXT
         return said or (None if model.init_from is not None else usual)
@@ -291,35 +320,19 @@ class _Check:
                 "E-RECIPE-038", "optim", f"optim names the players {sorted(self.recipe.optim)}",
                 "next_token has one player, the model", "give optim one entry: model",
             )  # fmt: skip
-        for player, options in self.recipe.optim.items():
-            schedule, steps = options.schedule, self.recipe.budget.steps
-            if schedule.warmup and steps and schedule.warmup > steps:
-                yield self.fault(
-                    "E-RECIPE-039", f"optim.{player}.schedule.warmup",
-                    f"a warm-up of {schedule.warmup} steps is longer than the run of {steps}",
-                    "the peak learning rate would never be reached",
-                    f"set optim.{player}.schedule.warmup={max(1, steps // 50)}",
-                )  # fmt: skip
-            if isinstance(options, SGDOptions) and options.nesterov and not options.momentum:
-                yield self.unused(
-                    f"optim.{player}.nesterov", "it looks ahead along the momentum, which is 0",
-                    f"set optim.{player}.momentum=0.9, or remove nesterov",
-                )  # fmt: skip
-            if schedule.decay is not None and schedule.kind != "warmup_stable_decay":
-                yield self.unused(
-                    f"optim.{player}.schedule.decay", f"the {schedule.kind} schedule has no such phase",
-                    "remove it, or set kind: warmup_stable_decay",
-                )  # fmt: skip
-            if _given(schedule, "final") and schedule.kind == "constant":
-                yield self.unused(
-                    f"optim.{player}.schedule.final", "a constant schedule ends as it begins", "remove it"
-                )
+        yield from check_optim(self)
+
+    def watching(self) -> Iterator[GroundupError]:
+        """What stops a run or lowers its rates by a metric."""
+        events = self.recipe.events
+        for name in ("early_stopping", "plateau"):
+            if dict(events)[name] is not None and events.evaluate_every == 0:
+                yield self.unused(f"events.{name}", "events.evaluate_every is 0", "set events.evaluate_every")
+        yield from self.stopping()
 
     def events(self) -> Iterator[GroundupError]:
+        yield from self.watching()
         events, guard = self.recipe.events, self.recipe.guard
-        if events.early_stopping and events.evaluate_every == 0:
-            yield self.unused("events.early_stopping", "events.evaluate_every is 0", "set events.evaluate_every")
-        yield from self.stopping()
         if events.evaluate_every == 0 and _given(events, "evaluate_tokens"):
             yield self.unused("events.evaluate_tokens", "events.evaluate_every is 0", "remove one of the two")
         if isinstance(self.recipe.data, LabelledData):
@@ -335,32 +348,37 @@ class _Check:
             )  # fmt: skip
 
     def stopping(self) -> Iterator[GroundupError]:
-        """Early stopping needs a metric that is measured while training, and something to measure it on."""
-        stopping, data = self.recipe.events.early_stopping, self.recipe.data
-        if stopping is None:
-            return
-        known = METRICS[data.task if isinstance(data, LabelledData) else data.kind]
-        if stopping.metric not in known:
+        """What watches a metric needs one that is measured while training, and something to measure it on."""
+        for field in ("early_stopping", "plateau"):
+            watching = dict(self.recipe.events)[field]
+            if watching is not None:
+                yield from self.watched(f"events.{field}", watching.metric)
+
+    def watched(self, path: str, metric: str) -> Iterator[GroundupError]:
+        """One metric that decides something while training."""
+        data = self.recipe.data
+        known = METRICS[measured_as(self.recipe)]
+        if metric not in known:
             yield self.fault(
-                "E-RECIPE-040", "events.early_stopping.metric",
-                f"{stopping.metric!r} is not measured while training on {data.kind} data",
-                f"the evaluations while training measure {', '.join(known)}",
-                f"set events.early_stopping.metric={nearest(stopping.metric, known) or known[0]}",
+                "E-RECIPE-040", f"{path}.metric",
+                f"{metric!r} is not measured while training on {data.kind} data",
+                f"the evaluations while training measure {', '.join(known) or 'nothing that is a number'}",
+                f"set {path}.metric={nearest(metric, known) or known[0]}" if known else f"remove {path}",
             )  # fmt: skip
         nothing = "nothing is held out to measure on"
         if isinstance(data, ChatData):
             if not data.held_out_files and not data.held_out:
-                yield self.unused("events.early_stopping", nothing, "set data.held_out")
-        elif isinstance(data, LabelledData):
+                yield self.unused(path, nothing, "set data.held_out")
+        elif isinstance(data, LabelledData | TableData | ImageData | PairData):
             if not data.validation_files and not data.split.validation:
-                yield self.unused("events.early_stopping", nothing, "set data.split.validation")
-        elif data.files and data.split.kind == "none":
-            yield self.unused("events.early_stopping", nothing, "set data.split.kind=hash")
+                yield self.unused(path, nothing, "set data.split.validation")
+        elif isinstance(data, TextData) and data.files and data.split.kind == "none":
+            yield self.unused(path, nothing, "set data.split.kind=hash")
 
 
 def check(recipe: Recipe, places: Places | None = None) -> None:
     """Raise every cross-field fault of the recipe as one error."""
-    raise_all(list(_Check(recipe, places or Places("recipe")).all()))
+    raise_all(list(Check(recipe, places or Places("recipe")).all()))
 
 
 def _given(options: BaseModel, name: str) -> bool:

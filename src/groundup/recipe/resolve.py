@@ -12,17 +12,36 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel
 
+from groundup.data.rollout import RolloutOptions
 from groundup.errors import GroundupError
 from groundup.models import FAMILIES, FamilyOptions
 from groundup.objectives import OBJECTIVES
 from groundup.optim.options import AdamWOptions, OptimizerOptions
+from groundup.optim.schedules import FALLING
 from groundup.recipe.difference import ABSENT, difference
-from groundup.recipe.tree import DEFAULT_CONTEXT, LABELLED_CONTEXT, LabelledData, ModelOptions, Recipe
+from groundup.recipe.tree import (
+    DEFAULT_CONTEXT,
+    LABELLED_CONTEXT,
+    EnvironmentData,
+    LabelledData,
+    ModelOptions,
+    Recipe,
+)
 from groundup.recipe.yaml import dotted
 
 M = TypeVar("M", bound=BaseModel)
 
+LENGTHS = ("tokens", "minutes", "epochs", "environment_steps")
+"""The fields that steps are derived from."""
+
 HEAD_SIZE = 64
+PEAKS = {
+    "own": {"muon": 6e-3, "adamw": 3e-3, "sgd": 0.1},
+    "foreign": {"muon": 4e-4, "adamw": 2e-4, "sgd": 0.01},
+    "low_rank": {"muon": 1e-3, "adamw": 2e-3, "sgd": 0.1},
+}
+"""Peak learning rates at width 256, by what is trained; the other optimizers take AdamW's."""
+
 LABELLED_ROWS = 32
 """Rows in a step of labelled data where the recipe says nothing."""
 
@@ -96,8 +115,8 @@ def resolve(recipe: Recipe, *, device: str, base: FamilyOptions | None = None, f
     """
     labelled = isinstance(recipe.data, LabelledData)
     own = base.context if base else DEFAULT_CONTEXT
-    context = recipe.data.context or recipe.model.context or (min(LABELLED_CONTEXT, own) if labelled else own)
-    model = recipe.model if base else sizes(recipe.model, context)
+    context = recipe.data.context or recipe.language.context or (min(LABELLED_CONTEXT, own) if labelled else own)
+    model = recipe.language if base else sizes(recipe.language, context)
     width = base.width if base else model.width or 0
     unit = max(1, width // HEAD_SIZE)
     budget = recipe.budget
@@ -144,12 +163,9 @@ def optimizers(recipe: Recipe, foreign: bool) -> dict[str, OptimizerOptions]:
 
 
 def _rates(options: Any, recipe: Recipe, width: int, fine_tuning: bool, foreign: bool) -> Any:
-    peak = {"muon": 6e-3, "adamw": 3e-3, "sgd": 0.1}[options.kind]
-    if low_rank(recipe):
-        peak = {"muon": 1e-3, "adamw": 2e-3, "sgd": 0.1}[options.kind]
-    elif foreign:
-        peak = {"muon": 4e-4, "adamw": 2e-4, "sgd": 0.01}[options.kind]
-    elif fine_tuning:
+    trained = "low_rank" if low_rank(recipe) else "foreign" if foreign else "own"
+    peak = PEAKS[trained].get(options.kind, PEAKS[trained]["adamw"])
+    if fine_tuning and trained == "own":
         peak *= 0.25
     rate = peak * math.sqrt(256 / width)
     return fill(options, learning_rate=float(f"{rate:.3g}"))
@@ -164,13 +180,15 @@ def resolve_steps(recipe: Recipe, *, rows_per_epoch: int, seconds_per_step: floa
         seconds_per_step: measured; needed for a budget in minutes alone.
     """
     budget, events = recipe.budget, recipe.events
-    tokens_per_step, context = budget.tokens_per_step or 1, recipe.data.context or 1
+    tokens_per_step = budget.tokens_per_step or 1
     if budget.steps is not None:
         steps = budget.steps
     elif budget.tokens is not None:
         steps = math.ceil(budget.tokens / tokens_per_step)
     elif budget.epochs is not None:
-        steps = math.ceil(budget.epochs * rows_per_epoch * context / tokens_per_step)
+        steps = math.ceil(budget.epochs * rows_per_epoch / recipe.rows_per_step)
+    elif budget.environment_steps is not None:
+        steps = math.ceil(budget.environment_steps * updates_per_environment_step(recipe))
     else:
         steps = int((budget.minutes or 0.0) * 60 / (seconds_per_step or 1.0))
     steps = max(1, steps)
@@ -181,23 +199,34 @@ def resolve_steps(recipe: Recipe, *, rows_per_epoch: int, seconds_per_step: floa
     quarter = math.ceil(steps / 4)
     return recipe.model_copy(
         update={
-            "budget": budget.model_copy(update={"steps": steps, "tokens": None, "minutes": None, "epochs": None}),
+            "budget": budget.model_copy(update=dict.fromkeys(LENGTHS) | {"steps": steps}),
             "optim": optim,
             "events": fill(
                 events,
                 log_every=max(1, steps // 100),
                 save_every=math.ceil(steps / 5),
                 evaluate_every=quarter,
-                sample_every=0 if isinstance(recipe.data, LabelledData) else quarter,
+                sample_every=quarter if recipe.data.kind in ("text", "chat") else 0,
             ),
         }
     )
 
 
+def updates_per_environment_step(recipe: Recipe) -> float:
+    """Optimizer steps for one step of an environment, of a resolved recipe."""
+    data = recipe.data
+    assert isinstance(data, EnvironmentData)
+    if isinstance(data.collect, RolloutOptions):
+        collect = data.collect
+        return collect.epochs * collect.minibatches / (collect.horizon * data.environment.count)
+    assert data.collect is not None
+    return 1 / (data.collect.steps_per_update * data.environment.count)
+
+
 def preset_difference(recipe: Recipe, base: FamilyOptions | None) -> list[dict[str, Any]]:
     """Where a resolved recipe departs from what its dial, data and budget alone would have given:
     [{field, preset, value}]."""
-    model = recipe.model
+    model = recipe.language
     dial = {"init_from": model.init_from} if base else {"depth": model.depth or model.layers}
     data = {"kind": recipe.data.kind, "files": recipe.data.files or ["-"]}
     bare = Recipe.model_validate({"model": dial, "data": data, "budget": {"steps": recipe.budget.steps}})
@@ -212,7 +241,9 @@ def preset_difference(recipe: Recipe, base: FamilyOptions | None) -> list[dict[s
 
 def _schedule(schedule: Any, steps: int) -> Any:
     decay = 0.5 if schedule.kind == "warmup_stable_decay" else None
-    return fill(schedule, warmup=min(steps // 2, max(1, round(0.02 * steps))), decay=decay)
+    every = max(1, steps // 3) if schedule.kind in FALLING else None
+    warmup = None if schedule.kind == "one_cycle" else min(steps // 2, max(1, round(0.02 * steps)))
+    return fill(schedule, warmup=warmup, decay=decay, every=every)
 
 
 def _largest_divisor(whole: int, limit: int) -> int:

@@ -6,20 +6,33 @@ written into the resolved recipe, which is of this same type. Cross-field rules 
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from groundup.adapters import AdapterOptions
 from groundup.data.chat_rows import ChatOptions
+from groundup.data.environments import EnvironmentOptions
+from groundup.data.image_options import ImageOptions
 from groundup.data.labelled_options import LabelledOptions
 from groundup.data.options import PrepareOptions
+from groundup.data.parallel_options import ParallelOptions
+from groundup.data.replay import ReplayOptions
+from groundup.data.rollout import RolloutOptions
+from groundup.data.table_options import TableOptions
 from groundup.engine.options import BudgetOptions, EventOptions, GuardOptions, HardwareOptions
+from groundup.models import NetworkOptions
+from groundup.objectives.adversarial import AdversarialOptions
 from groundup.objectives.classify import ChoiceOptions, ClassifyOptions, TagOptions
 from groundup.objectives.contrast import ContrastOptions
 from groundup.objectives.multilabel import MultilabelOptions
 from groundup.objectives.next_token import NextTokenOptions
+from groundup.objectives.policy import A2COptions, PPOOptions, ReinforceOptions
+from groundup.objectives.reconstruct import ReconstructOptions, VaeOptions
 from groundup.objectives.regress import RegressOptions
+from groundup.objectives.soft_actor_critic import SACOptions
+from groundup.objectives.translate import TranslateOptions
+from groundup.objectives.value import DQNOptions
 from groundup.optim.options import MuonOptions, OptimizerOptions
 from groundup.text.options import TokenizerOptions
 
@@ -62,6 +75,29 @@ class ModelOptions(_Options):
     experts_per_token: int | None = Field(
         default=None, ge=1, description="family moe: how many of them each token goes through; derived: 2"
     )
+
+
+class TranslatorOptions(_Options):
+    """The encoder-decoder Transformer. Its vocabulary is the tokenizer's."""
+
+    family: Literal["transformer"] = "transformer"
+    context: int = Field(default=64, ge=2, description="longest source and longest target, in tokens")
+    width: int = Field(default=256, ge=1, description="size of the residual stream")
+    encoder_layers: int = Field(default=3, ge=1, description="encoder blocks")
+    decoder_layers: int = Field(default=3, ge=1, description="decoder blocks")
+    heads: int = Field(default=4, ge=1, description="attention heads; divides width")
+    hidden: int = Field(default=1024, ge=1, description="inner width of the feed-forward part")
+    dropout: float = Field(default=0.1, ge=0.0, lt=1.0, description="share of values dropped in training")
+    positions: Literal["sinusoidal", "learned"] = Field(
+        default="sinusoidal", description="sines of fixed wavelengths, or a table for each side"
+    )
+    norm: Literal["post", "pre"] = Field(
+        default="pre", description="where a block normalises: the sum, as in the paper, or what goes into each part"
+    )
+    tied: bool = Field(default=True, description="source embedding, target embedding and output matrix are one")
+
+
+ModelSection = Annotated[ModelOptions | TranslatorOptions | NetworkOptions, Field(discriminator="family")]
 
 
 class HeadSettings(_Options):
@@ -130,7 +166,49 @@ class LabelledData(LabelledOptions):
     balanced: bool = Field(default=False, description="draw all labels equally often, the rare ones repeatedly")
 
 
-DataOptions = Annotated[TextData | ChatData | LabelledData, Field(discriminator="kind")]
+class TableData(TableOptions):
+    """A table of numbers and categories, and what to predict from them."""
+
+    kind: Literal["table"]
+    context: ClassVar[int] = 1
+
+
+class ImageData(ImageOptions):
+    """Images, with labels or numbers to predict, or to be generated."""
+
+    kind: Literal["images"]
+    context: ClassVar[int] = 1
+
+
+class PairData(ParallelOptions):
+    """Texts and their translations."""
+
+    kind: Literal["pairs"]
+    context: ClassVar[int] = 1
+
+
+class EnvironmentData(_Options):
+    """An environment to act in."""
+
+    kind: Literal["environment"]
+    environment: EnvironmentOptions = Field(description="which, and how many copies")
+    collect: Annotated[RolloutOptions | ReplayOptions, Field(discriminator="kind")] | None = Field(
+        default=None, description="how experience is collected; derived: what the objective needs"
+    )
+    episodes: int = Field(default=20, ge=1, description="episodes of an evaluation while training")
+    final_episodes: int = Field(default=100, ge=1, description="episodes of the evaluations before and after")
+    sampled: bool = Field(default=False, description="evaluate the policy as it draws, not what it likes best")
+    context: ClassVar[int] = 1
+    files: ClassVar[tuple[str, ...]] = ()
+
+
+DataOptions = Annotated[
+    TextData | ChatData | LabelledData | TableData | ImageData | PairData | EnvironmentData,
+    Field(discriminator="kind"),
+]
+
+LANGUAGE = ("text", "chat", "labelled")
+"""The kinds of data whose rows are counted in tokens; the others count rows, or steps of an environment."""
 
 ObjectiveOptions = Annotated[
     NextTokenOptions
@@ -139,7 +217,16 @@ ObjectiveOptions = Annotated[
     | TagOptions
     | RegressOptions
     | ContrastOptions
-    | ChoiceOptions,
+    | ChoiceOptions
+    | TranslateOptions
+    | ReconstructOptions
+    | VaeOptions
+    | AdversarialOptions
+    | DQNOptions
+    | ReinforceOptions
+    | A2COptions
+    | PPOOptions
+    | SACOptions,
     Field(discriminator="kind"),
 ]
 
@@ -153,7 +240,7 @@ class Recipe(_Options):
 
     name: str = Field(default="run", min_length=1, max_length=80, description="shown in reports and lists")
     seed: int = Field(default=1, ge=0, lt=1 << 32, description="of initialisation, order and sampling")
-    model: ModelOptions = Field(default_factory=ModelOptions, description="the network")
+    model: ModelSection = Field(default_factory=ModelOptions, description="the network")
     tokenizer: TokenizerOptions | None = Field(
         default=None, description="how text becomes ids; derived: byte-level BPE, or that of init_from"
     )
@@ -170,3 +257,35 @@ class Recipe(_Options):
     hardware: HardwareOptions = Field(default_factory=HardwareOptions, description="on what")
     events: EventOptions = Field(default_factory=EventOptions, description="what happens between steps")
     guard: GuardOptions = Field(default_factory=GuardOptions, description="non-finite values and spikes")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _usual_family(cls, tree: Any) -> Any:
+        """A model section without a family means a decoder, or whatever init_from holds."""
+        model = tree.get("model") if isinstance(tree, dict) else None
+        if not isinstance(model, dict) or "family" in model:
+            return tree
+        return {**tree, "model": {"family": "llama", **model}}
+
+    @property
+    def language(self) -> ModelOptions:
+        """The model section of a recipe for a language model."""
+        assert isinstance(self.model, ModelOptions)
+        return self.model
+
+    @property
+    def init_from(self) -> str | None:
+        """The model to go on with."""
+        return self.model.init_from if isinstance(self.model, ModelOptions) else None
+
+    @property
+    def counts_rows(self) -> bool:
+        """Whether a step is counted in rows (or steps of an environment) rather than in tokens."""
+        return self.data.kind not in LANGUAGE
+
+    @property
+    def rows_per_step(self) -> int:
+        """Rows of one optimizer step, of a resolved recipe."""
+        if self.counts_rows:
+            return self.budget.rows_per_step or 1
+        return (self.budget.tokens_per_step or 1) // (self.data.context or 1)

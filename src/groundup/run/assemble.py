@@ -15,6 +15,7 @@ from groundup.adapters import evaluate_frozen, unfreeze_at, unfreezing_steps
 from groundup.engine.events import Evaluate, EventLog, Listener, LogSteps, Sample, Save
 from groundup.engine.guard import Guard
 from groundup.engine.loop import Run
+from groundup.engine.plateau import Plateau
 from groundup.engine.precision import autocast
 from groundup.engine.state import Average, State
 from groundup.engine.stop import Stop
@@ -23,33 +24,25 @@ from groundup.machine.memory import current_memory_bytes
 from groundup.parallel.blocks import compile_blocks, recompute_blocks
 from groundup.recipe import to_yaml
 from groundup.recipe.tree import Recipe
-from groundup.run import models
-from groundup.run.measuring import (
-    answers_of,
-    evaluate_answers,
-    evaluate_labels,
-    evaluate_texts,
-    rises,
-    sample_prompts,
-)
-from groundup.run.parts import Parts, flops_per_token, objective_of, optimizers_of
+from groundup.run.work import Work
 
 RECIPE_FILE, SOURCE_FILE = "recipe.yaml", "recipe.source.yaml"
 
 
-def new_state(parts: Parts) -> State:
+def new_state(work: Work) -> State:
     """The state before the first step."""
-    recipe = parts.recipe
-    model = parts.network()
+    recipe = work.recipe
+    model = work.network()
     torch.manual_seed(recipe.seed)
-    optimizers = optimizers_of(parts, model, steps=recipe.budget.steps or 1)
-    saved = frozenset(parts.kept_tensors(model)) if parts.on_base else None
+    optimizers = work.optimizers(model, steps=recipe.budget.steps or 1)
+    saved = frozenset(work.kept_tensors(model)) if work.on_base else None
     average = Average(model, recipe.events.average) if recipe.events.average is not None else None
+    objective, source = work.learning(model)
     return State(
         module=model,
         optimizers=dict(optimizers),
-        source=parts.source(),
-        objective=objective_of(parts, model),
+        source=source,
+        objective=objective,
         average=average,
         saved=saved,
     )
@@ -58,8 +51,8 @@ def new_state(parts: Parts) -> State:
 class Unfreeze:
     """Makes parameters trainable at the steps that the recipe names; called after every step, and by `restore`."""
 
-    def __init__(self, log: EventLog, parts: Parts, model: nn.Module) -> None:
-        self.log, self.model, self.options = log, model, parts.freezing
+    def __init__(self, log: EventLog, work: Work, model: nn.Module) -> None:
+        self.log, self.model, self.options = log, model, work.freezing
         self.steps = {step for options in self.options for step in unfreezing_steps(options)}
         self.put(0)
 
@@ -83,11 +76,11 @@ class Unfreeze:
         """Nothing to put back."""
 
 
-def assemble(parts: Parts, folder: Path, *, listeners: tuple[Listener, ...], stop: Stop) -> tuple[Run, EventLog, Saver]:
+def assemble(work: Work, folder: Path, *, listeners: tuple[Listener, ...], stop: Stop) -> tuple[Run, EventLog, Saver]:
     """The run, its event log, and what saves a checkpoint now."""
-    recipe, device = parts.recipe, parts.device
-    state = new_state(parts)
-    blocks = models.body_of(state.module).layers
+    recipe, device = work.recipe, work.device
+    state = new_state(work)
+    blocks = work.blocks(state.module)
     if recipe.hardware.recompute:
         recompute_blocks(blocks)
     if recipe.hardware.compile == "on":
@@ -106,18 +99,17 @@ def assemble(parts: Parts, folder: Path, *, listeners: tuple[Listener, ...], sto
         guard=Guard(recipe.guard, report=report, folder=folder / "faults"),
         stop=stop,
         device=device,
-        autocast=autocast(parts.precision, device),
+        autocast=autocast(work.precision, device),
     )
-    save = Saver(run, parts, folder, log)
-    run.events = _events(run, parts, log, save)
+    save = Saver(run, work, folder, log)
+    run.events = _events(run, work, log, save)
     return run, log, save
 
 
-def _events(run: Run, parts: Parts, log: EventLog, save: Saver) -> list[Any]:
+def _events(run: Run, work: Work, log: EventLog, save: Saver) -> list[Any]:
     """The fixed list, in the order in which they are called."""
-    recipe, state = parts.recipe, run.state
-    events, model = recipe.events, state.module
-    dtype = torch.bfloat16 if parts.precision == "bfloat16" else None
+    state, events = run.state, work.recipe.events
+    model = state.module
 
     def averaged(work: Callable[[], Any]) -> Callable[[], Any]:
         def inside() -> Any:
@@ -128,39 +120,37 @@ def _events(run: Run, parts: Parts, log: EventLog, save: Saver) -> list[Any]:
 
         return inside
 
-    def evaluate() -> dict[str, Any]:
-        limit = events.evaluate_tokens
-        if parts.chats is not None:
-            return evaluate_answers(model, parts, limit=limit, autocast=dtype)
-        if parts.labels is not None:
-            return evaluate_labels(model, parts, limit=limit, autocast=dtype)
-        return evaluate_texts(model, parts, limit=limit, autocast=dtype)
+    stream, plateau = state.source, None
+    if events.plateau is not None:
+        plateau = Plateau(events.plateau, higher_is_better=work.rises(events.plateau.metric))
 
-    def sample() -> list[dict[str, str]]:
-        return answers_of(model, parts, sample_prompts(parts), max_tokens=events.sample_tokens)
+    def lower(factor: float) -> None:
+        for optimizer in state.optimizers.values():
+            optimizer.factor = factor
 
-    stream = state.source
     return [
-        Unfreeze(log, parts, model),
+        Unfreeze(log, work, model),
         LogSteps(
             log,
             every=events.log_every or 1,
             steps=run.steps,
             ledger=lambda: stream.ledger,  # type: ignore[attr-defined]
-            bytes_per_target=parts.bytes_per_target,
-            flops_per_token=flops_per_token(model, recipe.data.context or 0),
-            ceiling=matrix_ceiling(parts.device, torch.bfloat16 if dtype is not None else torch.float32, seconds=0.2),
+            bytes_per_target=work.bytes_per_target,
+            flops_per_token=work.flops_per_unit(model),
+            ceiling=matrix_ceiling(work.device, work.dtype or torch.float32, seconds=0.2),
             memory=current_memory_bytes,
         ),
         Evaluate(
             log,
             every=events.evaluate_every or 0,
-            evaluate=averaged(evaluate),
+            evaluate=averaged(lambda: work.evaluate(model)),
             stopping=events.early_stopping,
             stop=run.stop,
-            higher_is_better=events.early_stopping is not None and rises(events.early_stopping.metric),
+            higher_is_better=events.early_stopping is not None and work.rises(events.early_stopping.metric),
+            plateau=plateau,
+            lower=lower,
         ),
-        Sample(log, every=events.sample_every or 0, sample=averaged(sample)),
+        Sample(log, every=events.sample_every or 0, sample=averaged(lambda: work.samples(model))),
         Save(every=events.save_every or 0, save=save),
     ]
 
@@ -172,9 +162,9 @@ class Saver:
     line vanishes with the resume.
     """
 
-    def __init__(self, run: Run, parts: Parts, folder: Path, log: EventLog) -> None:
-        self.run, self.folder, self.log, self.events = run, folder, log, parts.recipe.events
-        self.files = {**parts.small_files(), RECIPE_FILE: to_yaml(parts.recipe).encode()}
+    def __init__(self, run: Run, work: Work, folder: Path, log: EventLog) -> None:
+        self.run, self.folder, self.log, self.events = run, folder, log, work.recipe.events
+        self.work, self.recipe = work, to_yaml(work.recipe).encode()
         self.saved = -1  # the step of the newest planned checkpoint
 
     def __call__(self, *, planned: bool = True) -> None:
@@ -190,12 +180,16 @@ class Saver:
             step=run.state.step,
             tensors=run.state.tensors(),
             state=numbers,
-            files=self.files,
+            files=self.files(),
             keep=self.events.keep,
             keep_every=self.events.keep_every,
         )
         self.saved = run.state.step if planned else -1
         self._note(path)
+
+    def files(self) -> dict[str, bytes]:
+        """The small files of a checkpoint made now."""
+        return {**self.work.small_files(), RECIPE_FILE: self.recipe}
 
     def resumed(self, saved: checkpoint.Checkpoint, path: Path) -> None:
         """Put the log back to the moment of a checkpoint, with its line if it was planned."""
@@ -211,7 +205,7 @@ class Saver:
 def restore(run: Run, saved: checkpoint.Checkpoint) -> None:
     """Put a run back to the moment of a checkpoint."""
     run.state.load_tensors(saved.tensors)
-    run.state.load_numbers(saved.state)
+    run.state.load_numbers(saved.state, saved.tensors)
     run.guard.load_state_dict(saved.state["guard"])
     for event, state in zip(run.events, saved.state["events"], strict=True):
         event.load_state_dict(state)
@@ -221,5 +215,4 @@ def restore(run: Run, saved: checkpoint.Checkpoint) -> None:
 
 def accumulate(recipe: Recipe) -> int:
     """Micro-batches of one step."""
-    rows = (recipe.budget.tokens_per_step or 1) // (recipe.data.context or 1)
-    return rows // (recipe.budget.micro_batch or 1)
+    return recipe.rows_per_step // (recipe.budget.micro_batch or 1)

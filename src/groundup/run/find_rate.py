@@ -19,7 +19,8 @@ from groundup.errors import GroundupError
 from groundup.optim.optimizer import Optimizer
 from groundup.run.assemble import accumulate, new_state
 from groundup.run.entry import read_recipe
-from groundup.run.parts import Parts, gather
+from groundup.run.gather import gather
+from groundup.run.work import Work
 
 LOWEST, HIGHEST = 1e-3, 30.0
 """Rates tried, as multiples of the rate that the recipe would use."""
@@ -50,8 +51,8 @@ def find_rate(
     """
     checked = read_recipe(recipe, overrides)
     with tempfile.TemporaryDirectory(prefix="groundup-find-lr-") as folder:
-        parts = gather(checked, Path(folder), say=say)
-        points = _points(parts, steps, Path(folder) / "faults")
+        work = gather(checked, Path(folder), say=say)
+        points = _points(work, steps, Path(folder) / "faults")
     best = min(points, key=lambda point: point["smooth"], default=None)
     if best is None:
         raise GroundupError(
@@ -112,12 +113,13 @@ class _Note:
         """Nothing is kept."""
 
 
-def _points(parts: Parts, steps: int, folder: Path) -> list[dict[str, float]]:
-    state, stop, recipe = new_state(parts), Stop(), parts.recipe
-    for options in parts.freezing:
+def _points(work: Work, steps: int, folder: Path) -> list[dict[str, float]]:
+    state, stop, recipe = new_state(work), Stop(), work.recipe
+    for options in work.freezing:
         unfreeze_at(state.module, options, 0)
     optimizers = {
-        name: _Rising(state.module, options, steps=steps, player=name) for name, options in recipe.optim.items()
+        name: _Rising(work.player(state.module, name), options, steps=steps, player=name)
+        for name, options in recipe.optim.items()
     }
     state.optimizers = dict(optimizers)
     note = _Note(stop)
@@ -130,8 +132,8 @@ def _points(parts: Parts, steps: int, folder: Path) -> list[dict[str, float]]:
             events=[note],
             guard=Guard(recipe.guard, report=lambda kind, step, detail: None, folder=folder),
             stop=stop,
-            device=parts.device,
-            autocast=autocast(parts.precision, parts.device),
+            device=work.device,
+            autocast=autocast(work.precision, work.device),
         )
     )
     return note.points

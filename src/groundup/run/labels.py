@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
-from torch import Tensor, nn
-from torch.nn import functional as F
+from numpy.typing import NDArray
+from torch import nn
 
 from groundup.contract import IGNORE, Batch
 from groundup.data.chat_rows import SetAside
@@ -21,30 +20,34 @@ from groundup.data.labelled_options import LabelledOptions, Side
 from groundup.data.labelled_rows import LabelledRow
 from groundup.data.labelled_set import read_labelled
 from groundup.data.labelled_stream import LabelledStream, batches
-from groundup.evaluation.classifier_results import classification_results
-from groundup.evaluation.metrics import LabelScores
-from groundup.evaluation.multilabel import choose_thresholds, multilabel_scores
-from groundup.evaluation.regression import regression_scores
 from groundup.evaluation.retrieval import retrieval_scores
 from groundup.evaluation.tagging import tagging_scores
-from groundup.functional import evaluating
 from groundup.models.heads import HeadOptions
 from groundup.recipe.tree import LabelledData, Recipe
+from groundup.run.answers import ROWS_AT_ONCE, answers, row_results, similarities
 from groundup.text.rows import RowEncoder
 from groundup.text.tokenizer import AnyTokenizer
 
-Say = Callable[[str], None]
-ROWS_AT_ONCE = 64
-METRICS_OF = {
-    "classify": ("label_loss", "accuracy"),
-    "choice": ("label_loss", "accuracy"),
-    "multilabel": ("label_loss", "accuracy"),
-    "tag": ("label_loss", "accuracy"),
-    "regress": ("squared_error",),
-    "embed": ("reciprocal_rank",),
-}
-"""What the closing table and the evaluations while training show, by task; the first is what early stopping
-calls `loss`."""
+
+@dataclass(frozen=True)
+class TextRows:
+    """Encoded rows to answer; implements answers.Rows."""
+
+    examples: Sequence[Example]
+    task: str
+    pad_id: int
+
+    def __len__(self) -> int:
+        return len(self.examples)
+
+    @property
+    def targets(self) -> NDArray[Any]:
+        """What is right."""
+        return np.array([example.target for example in self.examples])
+
+    def batches(self) -> Iterator[tuple[Batch, NDArray[np.int64]]]:
+        """Rows of like length together."""
+        return batches(self.examples, task=self.task, rows=ROWS_AT_ONCE, pad_id=self.pad_id)  # type: ignore[arg-type]
 
 
 @dataclass
@@ -70,6 +73,10 @@ class PreparedLabels:
     def measured(self) -> Side:
         """The side that the closing evaluation is made on: test, or validation where there is no test."""
         return "test" if self.parts["test"].examples else "validation"
+
+    def rows(self, side: Side, most: int | None = None) -> TextRows:
+        """The rows of a side, or the first of them, to answer."""
+        return TextRows(self.parts[side].examples[:most], self.task, self.pad_id)
 
     @property
     def counts(self) -> dict[str, int]:
@@ -148,126 +155,32 @@ def label_stream(recipe: Recipe, prepared: PreparedLabels) -> LabelledStream:
     )
 
 
-@torch.inference_mode()
-def answers(
-    model: nn.Module,
-    examples: Sequence[Example],
-    *,
-    task: str,
-    pad_id: int,
-    device: torch.device,
-    autocast: torch.dtype | None,
-) -> list[tuple[Batch, np.ndarray[Any, Any], Tensor, Tensor | None]]:
-    """What the model says of every example: (batch, indices, answer, the answer for the second text)."""
-    said = []
-    with evaluating(model), torch.autocast(device.type, dtype=autocast, enabled=autocast is not None):
-        for batch, indices in batches(examples, task=task, rows=ROWS_AT_ONCE, pad_id=pad_id):  # type: ignore[arg-type]
-            placed = {name: tensor.to(device) for name, tensor in batch.items()}
-            other = None
-            if task == "embed":
-                second = {name.removeprefix("other_"): t for name, t in placed.items() if name.startswith("other_")}
-                other = model(second).float().cpu()
-            said.append((batch, indices, model(placed).float().cpu(), other))
-    return said
-
-
-def logits_of(model: nn.Module, examples: Sequence[Example], **how: Any) -> np.ndarray[Any, Any]:
-    """Logits (N, L) or values (N,) of every example, float64, in the order of the examples."""
-    rows: list[Tensor | None] = [None] * len(examples)
-    for _, indices, answer, _ in answers(model, examples, **how):
-        for index, row in zip(indices, answer, strict=True):
-            rows[int(index)] = row
-    return torch.stack([row for row in rows if row is not None]).double().numpy()
-
-
-def score_labels(
-    model: nn.Module, examples: Sequence[Example], *, task: str, pad_id: int, device: torch.device,
-    autocast: torch.dtype | None,
-) -> LabelScores:  # fmt: skip
-    """The loss and the hits of each example."""
-    nats, targets, right = np.zeros(len(examples)), np.ones(len(examples)), np.zeros(len(examples))
-    how: dict[str, Any] = {"task": task, "pad_id": pad_id, "device": device, "autocast": autocast}
-    if task == "embed":
-        score_NN = similarities(model, examples, **how)
-        rank_N = 1 + (score_NN > score_NN.diagonal()[:, None]).sum(dim=1)
-        return LabelScores(nats, targets, (1.0 / rank_N).numpy())
-    for batch, indices, answer, _ in answers(model, examples, **how):
-        where = [int(index) for index in indices]
-        loss_B, count_B, right_B = _row_scores(task, answer, batch)
-        nats[where], targets[where], right[where] = loss_B.numpy(), count_B.numpy(), right_B.numpy()
-    return LabelScores(nats, targets, right)
-
-
-def similarities(model: nn.Module, examples: Sequence[Example], **how: Any) -> Tensor:
-    """Of each first text with every second one, float64 (N, N), in the order of the examples."""
-    sides: list[list[Tensor]] = [[torch.empty(0)] * len(examples) for _ in range(2)]
-    for _, indices, first, second in answers(model, examples, **how):
-        assert second is not None
-        for side, said in zip(sides, (first, second), strict=True):
-            for index, row in zip(indices, said, strict=True):
-                side[int(index)] = row
-    return torch.stack(sides[0]).double() @ torch.stack(sides[1]).double().T
-
-
-def _row_scores(task: str, answer: Tensor, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
-    """Loss, number of targets and hits of each row, float64 (B,)."""
-    answer = answer.double()
-    if task in ("classify", "choice"):
-        label_B = batch["label_B"]
-        loss_B = F.cross_entropy(answer, label_B, reduction="none")
-        return loss_B, torch.ones_like(loss_B), (answer.argmax(dim=-1) == label_B).double()
-    if task == "multilabel":
-        label_BL = batch["label_BL"].double()
-        loss_BL = F.binary_cross_entropy_with_logits(answer, label_BL, reduction="none")
-        right_BL = (answer > 0) == (label_BL > 0.5)
-        return loss_BL.sum(dim=1), torch.full((len(answer),), answer.shape[1]).double(), right_BL.double().sum(dim=1)
-    if task == "regress":
-        error_B = (answer - batch["value_B"].double()) ** 2
-        return error_B, torch.ones_like(error_B), torch.zeros_like(error_B)
-    label_BT = batch["label_BT"]
-    loss_BT = F.cross_entropy(answer.transpose(1, 2), label_BT, ignore_index=IGNORE, reduction="none")
-    valid_BT = label_BT != IGNORE
-    right_BT = (answer.argmax(dim=-1) == label_BT) & valid_BT
-    return loss_BT.sum(dim=1), valid_BT.double().sum(dim=1), right_BT.double().sum(dim=1)
-
-
 def results(model: nn.Module, prepared: PreparedLabels, **how: Any) -> dict[str, Any]:
     """Everything that the report shows of the model on its measured side, for results.json; see evaluation/."""
     side = prepared.measured
-    part, validation = prepared.parts[side], prepared.parts["validation"]
-    if not part.examples:
+    rows, validation = prepared.rows(side), prepared.rows("validation")
+    if not len(rows) or prepared.task == "choice":
         return {}
-    how |= {"task": prepared.task, "pad_id": prepared.pad_id}
     if prepared.task == "tag":
-        return {"tagging": _tagging(model, part, prepared, how) | {"data": side}}
+        return {"tagging": _tagging(model, rows, prepared, how) | {"data": side}}
     if prepared.task == "embed":
-        return {"retrieval": _retrieval(model, part, how) | {"data": side}}
-    if prepared.task == "choice":
-        return {}
-    said = logits_of(model, part.examples, **how)
-    target = np.array([example.target for example in part.examples])
-    other = None
-    if side == "test" and validation.examples:
-        other = (logits_of(model, validation.examples, **how), np.array([e.target for e in validation.examples]))
-    if prepared.task == "regress":
-        return {"regression": regression_scores(said, target).as_dict() | {"data": side}}
-    if prepared.task == "multilabel":
-        probability = 1 / (1 + np.exp(-said))
-        threshold = 0.5 if other is None else choose_thresholds(1 / (1 + np.exp(-other[0])), other[1])
-        found = multilabel_scores(probability, target, prepared.labels, threshold)
-        return {"multilabel": found.as_dict() | {"data": side}}
-    texts = [row.text for row in part.rows]
-    return {
-        "classification": classification_results(
-            said, target, prepared.labels, data=side, texts=texts, validation=other
-        )
-    }
+        keys = [row.key for row in prepared.parts[side].rows]
+        return {"retrieval": _retrieval(model, rows, keys, how) | {"data": side}}
+    return row_results(
+        model,
+        rows,
+        prepared.labels,
+        data=side,
+        texts=[row.text for row in prepared.parts[side].rows],
+        validation=validation if side == "test" and len(validation) else None,
+        **how,
+    )
 
 
-def _tagging(model: nn.Module, part: Part, prepared: PreparedLabels, how: dict[str, Any]) -> dict[str, Any]:
-    predicted: list[list[str]] = [[] for _ in part.examples]
-    truth: list[list[str]] = [[] for _ in part.examples]
-    for batch, indices, answer, _ in answers(model, part.examples, **how):
+def _tagging(model: nn.Module, rows: TextRows, prepared: PreparedLabels, how: dict[str, Any]) -> dict[str, Any]:
+    predicted: list[list[str]] = [[] for _ in range(len(rows))]
+    truth: list[list[str]] = [[] for _ in range(len(rows))]
+    for batch, indices, answer, _ in answers(model, rows, **how):
         for index, row, label in zip(indices, answer.argmax(dim=-1), batch["label_BT"], strict=True):
             there = label != IGNORE
             predicted[int(index)] = [prepared.labels[int(i)] for i in row[there]]
@@ -278,9 +191,9 @@ def _tagging(model: nn.Module, part: Part, prepared: PreparedLabels, how: dict[s
     return tagging_scores(predicted, truth).as_dict()
 
 
-def _retrieval(model: nn.Module, part: Part, how: dict[str, Any]) -> dict[str, Any]:
-    score = similarities(model, part.examples, **how).numpy()
+def _retrieval(model: nn.Module, rows: TextRows, keys: list[bytes], how: dict[str, Any]) -> dict[str, Any]:
+    score = similarities(model, rows, **how).numpy()
     # the same text may stand in several pairs: each of its partners is a right answer
-    same = np.array([row.key for row in part.rows])
+    same = np.array(keys)
     relevant = same[:, None] == same[None, :]
     return {"headline": {name: found.as_dict() for name, found in retrieval_scores(score, relevant).items()}}

@@ -22,14 +22,16 @@ from groundup.evaluation import (
     score_documents,
     spread_bytes,
 )
-from groundup.evaluation.metrics import LabelScores
+from groundup.evaluation.metrics import AnyScores, LabelScores
 from groundup.inference.generate import generate_batch
 from groundup.inference.sample import SampleOptions
 from groundup.run import labels as labelled
+from groundup.run.answers import METRICS_OF, Rows, score_rows
+from groundup.run.results import Scores
 from groundup.text.rows import opening_ids
 
 if TYPE_CHECKING:
-    from groundup.run.parts import Parts
+    from groundup.run.language import LanguageWork
 
 HELD_OUT = "held_out"
 TEXT_METRICS = ("loss", "perplexity", "bits_per_byte")
@@ -38,6 +40,15 @@ PROMPT_BYTES = 48
 NUM_PROMPTS = 3
 LONGEST_ANSWER = 160
 FEWEST_ANSWERS, ANSWER_OPERATIONS = 16, 1e12
+
+MOST_ANSWERS = 200
+"""Held-out questions that the model answers itself before and after; the loss is measured on the same."""
+
+FIRST_LOOK = 8192
+"""Held-out tokens that a network without training is scored on: its loss is that of a fair die, near enough."""
+
+FIRST_ROWS = 256
+"""Labelled rows that a head without training is scored on."""
 
 
 def score_texts(
@@ -76,31 +87,30 @@ def most_answers(model: Any) -> int:
 
 def score_conversations(
     model: Any,
-    parts: Parts,
+    work: LanguageWork,
     examples: Sequence[AnswerExample],
     *,
     answers: bool,
-    autocast: torch.dtype | None,
 ) -> AnswerScores:
     """Scores of held-out questions; with `answers` the model also writes its own."""
 
     def answer(prompts: list[list[int]]) -> list[tuple[str, bool]]:
         options = SampleOptions(temperature=0.0, max_tokens=LONGEST_ANSWER)
-        results = generate_batch(model, prompts, options, end_ids=parts.tokenizer.end_ids)
-        return [(parts.tokenizer.decode(result.ids), result.finish == "stop") for result in results]
+        results = generate_batch(model, prompts, options, end_ids=work.tokenizer.end_ids)
+        return [(work.tokenizer.decode(result.ids), result.finish == "stop") for result in results]
 
     return score_answers(
         model,
         examples,
         answer if answers else None,
-        context=parts.options.context,
+        context=work.options.context,
         most_answers=most_answers(model),
-        device=parts.device,
-        autocast=autocast,
+        device=work.device,
+        autocast=work.dtype,
     )
 
 
-def evaluation_of(scores: TextScores | AnswerScores | LabelScores, names: Sequence[str]) -> dict[str, Any]:
+def evaluation_of(scores: AnyScores, names: Sequence[str]) -> dict[str, Any]:
     """The `metrics` and `intervals` of an evaluate line."""
     found = {name: measure(name, scores) for name in names}
     return {
@@ -109,33 +119,33 @@ def evaluation_of(scores: TextScores | AnswerScores | LabelScores, names: Sequen
     }
 
 
-def evaluate_texts(model: Any, parts: Parts, *, limit: int, autocast: torch.dtype | None) -> dict[str, Any]:
+def evaluate_texts(model: Any, work: LanguageWork, *, limit: int) -> dict[str, Any]:
     """The evaluation while training: a bounded part of each source's held-out text, without overlap."""
-    assert parts.texts is not None
-    context = parts.recipe.data.context or parts.options.context
+    assert work.texts is not None
+    context = work.recipe.data.context or work.options.context
     results = {}
-    for name, documents in parts.texts.held_out.items():
+    for name, documents in work.texts.held_out.items():
         scores = score_texts(
-            model, documents, context=context, stride=context, limit=limit, device=parts.device, autocast=autocast
+            model, documents, context=context, stride=context, limit=limit, device=work.device, autocast=work.dtype
         )
         results[data_name(name)] = evaluation_of(scores, TEXT_METRICS)
     return results
 
 
-def evaluate_answers(model: Any, parts: Parts, *, limit: int, autocast: torch.dtype | None) -> dict[str, Any]:
+def evaluate_answers(model: Any, work: LanguageWork, *, limit: int) -> dict[str, Any]:
     """The evaluation while fine-tuning: the loss of held-out answers. Its first metric is also called `loss`,
     so that early stopping has one name for both."""
-    assert parts.chats is not None
+    assert work.chats is not None
     chosen: list[AnswerExample] = []
     left = limit
-    for example in parts.chats.held_out:
+    for example in work.chats.held_out:
         left -= len(example.ids)
         if left < 0 and chosen:
             break
         chosen.append(example)
     if not chosen:
         return {}
-    scores = score_conversations(model, parts, chosen, answers=False, autocast=autocast)
+    scores = score_conversations(model, work, chosen, answers=False)
     found = evaluation_of(scores, ("answer_loss",))
     return {
         HELD_OUT: {
@@ -145,15 +155,21 @@ def evaluate_answers(model: Any, parts: Parts, *, limit: int, autocast: torch.dt
     }
 
 
-def evaluate_labels(model: Any, parts: Parts, *, limit: int, autocast: torch.dtype | None) -> dict[str, Any]:
+def evaluate_labels(model: Any, work: LanguageWork, *, limit: int) -> dict[str, Any]:
     """The evaluation while training: the validation rows, as many as `limit` tokens hold. Its first metric is
     also called `loss`."""
-    assert parts.labels is not None
-    examples = _bounded(parts.labels.parts["validation"].examples, limit)
-    if not examples:
+    assert work.labels is not None
+    examples = _bounded(work.labels.parts["validation"].examples, limit)
+    rows = work.labels.rows("validation", len(examples))
+    return evaluate_rows(model, rows, device=work.device, autocast=work.dtype)
+
+
+def evaluate_rows(model: Any, rows: Rows, **how: Any) -> dict[str, Any]:
+    """The evaluation of labelled rows while training. Its first metric is also called `loss`."""
+    if not len(rows):
         return {}
-    names = labelled.METRICS_OF[parts.labels.task]
-    found = evaluation_of(score_examples(model, parts, examples, autocast=autocast), names)
+    names = METRICS_OF[rows.task]
+    found = evaluation_of(score_rows(model, rows, **how), names)
     for values in found.values():
         if not METRICS[names[0]].higher_is_better:
             values["loss"] = values.pop(names[0])
@@ -166,26 +182,11 @@ def _bounded(examples: Sequence[Example], limit: int) -> list[Example]:
     return list(examples[: max(1, int(np.searchsorted(total, limit, side="right")))]) if examples else []
 
 
-def score_examples(
-    model: Any, parts: Parts, examples: Sequence[Example], *, autocast: torch.dtype | None
-) -> LabelScores:
-    """Scores of labelled rows."""
-    assert parts.labels is not None
-    task, pad = parts.labels.task, parts.labels.pad_id
-    return labelled.score_labels(model, examples, task=task, pad_id=pad, device=parts.device, autocast=autocast)
-
-
-def label_results(model: Any, parts: Parts) -> dict[str, Any]:
+def label_results(model: Any, work: LanguageWork) -> dict[str, Any]:
     """What the report shows of a headed model besides the table, for results.json."""
-    if parts.labels is None:
+    if work.labels is None:
         return {}
-    dtype = torch.bfloat16 if parts.precision == "bfloat16" else None
-    return labelled.results(model, parts.labels, device=parts.device, autocast=dtype)
-
-
-def rises(metric: str) -> bool:
-    """Whether more of a metric of the evaluations while training is better."""
-    return metric != "loss" and METRICS[metric].higher_is_better
+    return labelled.results(model, work.labels, device=work.device, autocast=work.dtype)
 
 
 def data_name(source: str) -> str:
@@ -193,24 +194,24 @@ def data_name(source: str) -> str:
     return HELD_OUT if source == "main" else f"{HELD_OUT} {source}"
 
 
-def sample_prompts(parts: Parts) -> list[tuple[str, list[int]]]:
+def sample_prompts(work: LanguageWork) -> list[tuple[str, list[int]]]:
     """The fixed prompts of the samples over time: text and ids. Those of the recipe, else the beginnings of
     held-out documents, or held-out questions."""
-    tokenizer = parts.tokenizer
-    given = parts.recipe.events.prompts
-    if parts.chats is not None:
+    tokenizer = work.tokenizer
+    given = work.recipe.events.prompts
+    if work.chats is not None:
         if given:
             messages = [[{"role": "user", "content": prompt}] for prompt in given]
-            rendered = parts.chats.template.render_batch(messages, tokenizer, add_generation_prompt=True)
+            rendered = work.chats.template.render_batch(messages, tokenizer, add_generation_prompt=True)
             return [(f"{prompt}\n", list(one.ids)) for prompt, one in zip(given, rendered, strict=True)]
-        pairs = zip(parts.chats.questions, parts.chats.held_out, strict=True)
+        pairs = zip(work.chats.questions, work.chats.held_out, strict=True)
         return [(f"{question}\n", example.prompt) for question, example in itertools.islice(pairs, NUM_PROMPTS)]
-    if parts.texts is None:
+    if work.texts is None:
         return []
     if given:
         return [(prompt, opening_ids(tokenizer, tokenizer.encode(prompt))) for prompt in given]
     prompts = []
-    for documents in parts.texts.held_out.values():
+    for documents in work.texts.held_out.values():
         for index in range(min(NUM_PROMPTS, documents.num_documents)):
             ids = [int(i) for i in documents.document(index)[1:33]]
             text = tokenizer.decode(ids)[:PROMPT_BYTES]
@@ -219,16 +220,54 @@ def sample_prompts(parts: Parts) -> list[tuple[str, list[int]]]:
 
 
 def answers_of(
-    model: Any, parts: Parts, prompts: list[tuple[str, list[int]]], *, max_tokens: int
+    model: Any, work: LanguageWork, prompts: list[tuple[str, list[int]]], *, max_tokens: int
 ) -> list[dict[str, str]]:
     """What the model goes on to say, greedily: [{prompt, text, finish}]."""
     if not prompts:
         return []
     options = SampleOptions(temperature=0.0, max_tokens=max_tokens)
-    room = parts.options.context - 1
+    room = work.options.context - 1
     ids = [one[-room:] for _, one in prompts]
-    results = generate_batch(model, ids, options, end_ids=parts.tokenizer.end_ids)
+    results = generate_batch(model, ids, options, end_ids=work.tokenizer.end_ids)
     return [
-        {"prompt": prompt, "text": parts.tokenizer.decode(result.ids), "finish": result.finish}
+        {"prompt": prompt, "text": work.tokenizer.decode(result.ids), "finish": result.finish}
         for (prompt, _), result in zip(prompts, results, strict=True)
     ]
+
+
+def score_all(model: Any, work: LanguageWork, *, final: bool) -> Scores:
+    """Score the held-out data: all of it if `final`, else as much as the evaluations while training take."""
+    if work.chats is not None:
+        examples = work.chats.held_out[:MOST_ANSWERS]
+        if not examples:
+            return Scores({})
+        scores = score_conversations(model, work, examples, answers=final)
+        return Scores({data_name("main"): scores}, partial=not final)
+    if work.labels is not None:
+        side = work.labels.measured
+        rows = work.labels.rows(side, None if final else FIRST_ROWS)
+        if not len(rows):
+            return Scores({})
+        return Scores({side: score_rows(model, rows, device=work.device, autocast=work.dtype)}, partial=not final)
+    assert work.texts is not None
+    context = work.recipe.data.context or work.options.context
+    by_data: dict[str, Any] = {
+        data_name(name): score_texts(
+            model,
+            documents,
+            context=context,
+            stride=max(1, context // 2) if final else context,
+            limit=None if final else min(FIRST_LOOK, work.recipe.events.evaluate_tokens),
+            device=work.device,
+            autocast=work.dtype,
+        )
+        for name, documents in work.texts.held_out.items()
+    }
+    return Scores(by_data, partial=not final)
+
+
+def metric_names(scores: Any, task: str) -> tuple[str, ...]:
+    """The metrics of a table, by what was scored."""
+    if isinstance(scores, LabelScores):
+        return METRICS_OF[task]
+    return TEXT_METRICS if isinstance(scores, TextScores) else ANSWER_METRICS

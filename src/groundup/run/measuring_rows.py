@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +15,8 @@ from groundup.errors import GroundupError, printable
 from groundup.evaluation import METRICS, choose_metrics, compare, measure
 from groundup.evaluation.metrics import LabelScores
 from groundup.models.heads import Headed
-from groundup.run.labels import METRICS_OF, score_labels
+from groundup.run.answers import METRICS_OF, score_rows
+from groundup.run.labels import TextRows
 from groundup.text.rows import RowEncoder
 
 if TYPE_CHECKING:
@@ -48,35 +49,48 @@ def evaluate_rows(
     head = loaded.model
     assert isinstance(head, Headed)
     if against is not None and not _alike(head, against.model):
-        raise GroundupError(
-            "E-EVAL-023",
-            "these two models do not answer the same question",
-            where=f"{printable(loaded.name)}: {head.kind}; against {printable(against.name)}",
-            why="only heads of one kind with the same labels can be compared row by row",
-            fix="name a model that was trained on the same labels, or leave --against out",
-            exit_code=2,
-        )
+        raise another_question(loaded.name, head.kind, against.name)
     own = METRICS_OF[head.kind]
     names = choose_metrics(metrics, [METRICS[own[0]].data]) if metrics else list(own)
     aside: Counter[str] = Counter()
     rows = _rows(head, files, aside, limit)
     scores = [_scores(model, rows) for model in (loaded, against) if model is not None]
-    found: dict[str, Any] = {
-        "model": loaded.name,
-        "against": None if against is None else against.name,
+    found = measured(loaded.name, against.name if against else None, files, len(rows), aside)
+    found["metrics"] = {n: measure(n, scores[0], seed=seed).as_dict() | {"unit": METRICS[n].unit} for n in names}
+    if against is not None:
+        found["comparison"] = [row.as_dict() for row in compare(scores[1], scores[0], names, seed=seed)]
+    return found
+
+
+def measured(
+    name: str, against: str | None, files: Sequence[str | Path], rows: int, aside: Mapping[str, int]
+) -> dict[str, Any]:
+    """What an evaluation of labelled rows begins with, before anything is measured."""
+    return {
+        "model": name,
+        "against": against,
         "files": [str(file) for file in files],
         "documents": 0,
         "bytes": 0,
         "examples": 0,
-        "rows": len(rows),
+        "rows": rows,
         "set_aside": dict(sorted(aside.items())),
-        "metrics": {n: measure(n, scores[0], seed=seed).as_dict() | {"unit": METRICS[n].unit} for n in names},
+        "metrics": {},
         "comparison": [],
         "not_compared": [],
     }
-    if against is not None:
-        found["comparison"] = [row.as_dict() for row in compare(scores[1], scores[0], names, seed=seed)]
-    return found
+
+
+def another_question(name: str, kind: str, other: str) -> GroundupError:
+    """E-EVAL-023: two models that cannot be compared row by row."""
+    return GroundupError(
+        "E-EVAL-023",
+        "these two models do not answer the same question",
+        where=f"{printable(name)}: {kind}; against {printable(other)}",
+        why="only models of one kind, with the same labels if they have any, can be compared row by row",
+        fix="name a model that was trained for the same, or leave --against out",
+        exit_code=2,
+    )
 
 
 def _alike(head: Headed, other: object) -> bool:
@@ -94,24 +108,35 @@ def _rows(head: Headed, files: Sequence[str | Path], aside: Counter[str], limit:
         else:
             rows.append(item)
     aside.update(ledger.set_aside)
+    require_measurable(options.files, len(rows), ledger, aside, limit)
+    return rows
+
+
+def require_measurable(
+    files: Sequence[str], kept: int, ledger: LabelledLedger, aside: Mapping[str, int], limit: float
+) -> None:
+    """Enough of the rows are there to stand for their files.
+
+    Raises:
+        GroundupError: E-EVAL-005 more malformed rows than the share `limit`, E-EVAL-004 none is left.
+    """
     shown = ", ".join(f"{count} {reason}" for reason, count in sorted(aside.items()))
     if ledger.malformed > limit * ledger.rows:
         raise GroundupError(
             "E-EVAL-005",
             f"{ledger.malformed} of {ledger.rows} rows are malformed (limit {limit:.0%})",
-            where=printable(", ".join(options.files)) + f": {shown}",
+            where=printable(", ".join(files)) + f": {shown}",
             why="a number measured on part of a file would be taken for the whole",
             fix="groundup data check FILE   (shows the rows)",
         )
-    if not rows:
+    if not kept:
         raise GroundupError(
             "E-EVAL-004",
             "the files hold nothing that can be measured",
-            where=printable(", ".join(options.files)),
+            where=printable(", ".join(files)),
             why=f"rows set aside: {shown}" if shown else "there is no row in them",
             fix="groundup inspect MODEL   (shows the head's labels), groundup data check FILE",
         )
-    return rows
 
 
 def _scores(loaded: LoadedModel, rows: Sequence[LabelledRow]) -> LabelScores:
@@ -126,5 +151,5 @@ def _scores(loaded: LoadedModel, rows: Sequence[LabelledRow]) -> LabelScores:
         max_length=head.context,
         keep_last=encoder.closing,
     )
-    how: dict[str, Any] = {"task": head.kind, "pad_id": loaded.tokenizer.pad_id}
-    return score_labels(head, encoded.examples, device=loaded.device, autocast=loaded.autocast, **how)
+    chosen = TextRows(encoded.examples, head.kind, loaded.tokenizer.pad_id)
+    return score_rows(head, chosen, device=loaded.device, autocast=loaded.autocast)

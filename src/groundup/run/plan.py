@@ -15,18 +15,20 @@ from groundup.machine.memory import release_memory
 from groundup.recipe.resolve import architecture, resolve, resolve_steps
 from groundup.recipe.tree import LabelledData, Recipe
 from groundup.run.assemble import accumulate
+from groundup.run.foresight import foresee
+from groundup.run.gather import gather
 from groundup.run.labels import head_options
 from groundup.run.models import load_described, network, parameter_parts
-from groundup.run.parts import Parts, gather
-from groundup.run.rehearse import available_memory, foresee, foresee_memory, rehearse
-from groundup.run.texts import DEFAULT_VOCABULARY, Say
+from groundup.run.rehearse import available_memory, rehearse
+from groundup.run.texts import DEFAULT_VOCABULARY
+from groundup.run.work import Say, Work
 
 
-def plan_of(parts: Parts, seconds_per_step: float, process: int, peak: int = 0) -> dict[str, Any]:
+def plan_of(work: Work, seconds_per_step: float, process: int, peak: int = 0) -> dict[str, Any]:
     """The plan of a recipe whose steps are settled.
 
     Args:
-        parts: with the number of steps filled in.
+        work: with the number of steps filled in.
         seconds_per_step: as it was rehearsed.
         process: bytes that the process holds without the run.
         peak: most bytes that the rehearsal held.
@@ -35,23 +37,23 @@ def plan_of(parts: Parts, seconds_per_step: float, process: int, peak: int = 0) 
         parameters, parts, steps, tokens, seconds, memory_bytes (with its parts under `memory`), disk_bytes,
         and cost where a price is known.
     """
-    recipe = parts.recipe
-    memory = foresee_memory(parts, process)
+    recipe = work.recipe
+    memory = work.memory(process)
     memory = replace(memory, holes=max(0, peak - memory.total))
-    steps = recipe.budget.steps or 1
+    steps, parts = recipe.budget.steps or 1, work.parameter_parts()
     seconds = steps * seconds_per_step
     plan: dict[str, Any] = {
-        "parameters": sum(part["parameters"] for part in parameter_parts(parts.meta_model())),
-        "parts": parameter_parts(parts.meta_model()),
+        "parameters": sum(part["parameters"] for part in parts),
+        "parts": parts,
         "steps": steps,
-        "tokens": steps * (recipe.budget.tokens_per_step or 0),
+        "tokens": steps * recipe.rows_per_step * (recipe.data.context or 1),
         "seconds": seconds,
         "seconds_per_step": seconds_per_step,
         "memory_bytes": memory.total,
         "memory": asdict(memory),
         # on a base a checkpoint holds what is trained, and as many bytes as its gradients
-        "disk_bytes": disk_bytes(recipe, memory.gradients if parts.on_base else memory.weights, memory.optimizer),
-        "epochs": steps * (recipe.budget.tokens_per_step or 0) / (parts.rows_per_epoch * (recipe.data.context or 1)),
+        "disk_bytes": disk_bytes(recipe, memory.gradients if work.on_base else memory.weights, memory.optimizer),
+        "epochs": steps * recipe.rows_per_step / max(1, work.rows_per_epoch),
     }
     if recipe.hardware.price_per_hour is not None:
         plan["cost"] = seconds / 3600 * recipe.hardware.price_per_hour
@@ -96,10 +98,10 @@ class Plan:
 def foresee_plan(recipe: Recipe) -> Plan:
     """Parameters and memory from the recipe alone: no data is read and nothing is measured."""
     device = resolve_device(recipe.hardware.device)
-    base = load_described(Path(recipe.model.init_from))[0] if recipe.model.init_from else None
+    base = load_described(Path(recipe.init_from))[0] if recipe.init_from else None
     resolved = resolve(recipe, device=device.type, base=base.options if base else None)
-    options = base.options if base else architecture(resolved.model, expected_vocabulary(recipe))
-    family = base.family if base else recipe.model.family
+    options = base.options if base else architecture(resolved.language, expected_vocabulary(recipe))
+    family = base.family if base else recipe.language.family
     precision = choose_precision(recipe.hardware.precision, device).name
     head = None
     if isinstance(recipe.data, LabelledData):  # how many labels there are only the data says; it hardly matters
@@ -132,12 +134,12 @@ def plan_recipe(recipe: Recipe, *, say: Say) -> Plan:
     if not plan.fits:
         return plan
     with tempfile.TemporaryDirectory(prefix="groundup-plan-") as folder:
-        parts = gather(recipe, Path(folder), say=say)
-        rehearsal = rehearse(parts)
-        seconds = rehearsal.step(accumulate(parts.recipe))
+        work = gather(recipe, Path(folder), say=say)
+        rehearsal = rehearse(work)
+        seconds = rehearsal.step(accumulate(work.recipe))
         process = release_memory()  # now with the libraries that a step loads
-        parts.recipe = resolve_steps(parts.recipe, rows_per_epoch=parts.rows_per_epoch, seconds_per_step=seconds)
-        numbers = plan_of(parts, seconds, process, rehearsal.peak)
+        work.recipe = resolve_steps(work.recipe, rows_per_epoch=work.rows_per_epoch, seconds_per_step=seconds)
+        numbers = plan_of(work, seconds, process, rehearsal.peak)
     numbers |= {name: plan.numbers[name] for name in ("micro_batch", "tokens_per_step")}
     return Plan(numbers, plan.memory_there, plan.disk_there)
 
@@ -146,7 +148,7 @@ def fix(recipe: Recipe) -> tuple[Recipe, dict[str, Any]] | None:
     """The recipe with the smallest change that makes it fit, and the fields that changed; None if there is no
     such change. Smaller micro-batches come first, since they leave the result as it is; then recomputation."""
     device = resolve_device(recipe.hardware.device)
-    base = load_described(Path(recipe.model.init_from))[0].options if recipe.model.init_from else None
+    base = load_described(Path(recipe.init_from))[0].options if recipe.init_from else None
     rows = resolve(recipe, device=device.type, base=base).budget.micro_batch or 1
     for recompute in (recipe.hardware.recompute, True):
         for micro in (part for part in range(rows, 0, -1) if rows % part == 0):  # steps stay whole

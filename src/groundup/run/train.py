@@ -8,7 +8,7 @@ import platform
 import shlex
 import sys
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -20,15 +20,14 @@ import torch
 import groundup
 from groundup import checkpoint
 from groundup.checkpoint import RunLock
-from groundup.engine.events import EventLog, Listener
+from groundup.engine.events import SURVIVABLE, EventLog, Listener
 from groundup.engine.loop import Run, train
 from groundup.engine.stop import EXIT_CODES, Stop
 from groundup.errors import GroundupError
 from groundup.machine.memory import PeakMemory, release_memory
 from groundup.recipe import digest, to_yaml
-from groundup.recipe.resolve import preset_difference, resolve_steps
+from groundup.recipe.resolve import resolve_steps
 from groundup.recipe.tree import Recipe
-from groundup.run import models
 from groundup.run.assemble import (
     RECIPE_FILE,
     SOURCE_FILE,
@@ -37,14 +36,13 @@ from groundup.run.assemble import (
     assemble,
     restore,
 )
-from groundup.run.measuring import answers_of, label_results, sample_prompts
-from groundup.run.parts import Parts, gather
+from groundup.run.gather import gather
 from groundup.run.plan import plan_of
 from groundup.run.rehearse import ENOUGH_SECONDS, rehearse
-from groundup.run.results import Scores, evaluations, score_all
+from groundup.run.results import Scores, evaluations
 from groundup.run.resume import reconcile, require_same_base
+from groundup.run.work import Say, Work
 
-Say = Callable[[str], None]
 BEFORE_FILE, RESULTS_FILE, PLAN_FILE = "before.json", "results.json", "plan.json"
 
 
@@ -98,53 +96,53 @@ def train_recipe(
     with RunLock(folder) as lock:
         if lock.note:
             say(lock.note)
-        prepared = _begin(recipe, folder, resume=resume, accept_changes=accept_changes, say=say)
+        work = _begin(recipe, folder, resume=resume, accept_changes=accept_changes, say=say)
         _note_session(folder, command, resume)
-        return _run(prepared, folder, resume=resume, command=command, stage=stage, listeners=listeners, say=say)
+        return _run(work, folder, resume=resume, command=command, stage=stage, listeners=listeners, say=say)
 
 
-def _begin(recipe: Recipe, folder: Path, *, resume: bool, accept_changes: bool, say: Say) -> Parts:
+def _begin(recipe: Recipe, folder: Path, *, resume: bool, accept_changes: bool, say: Say) -> Work:
     """Prepare the data and settle every number; writes the recipes and the plan of a new run."""
     settled: Recipe | None = None
     if resume and (folder / RECIPE_FILE).exists():
         settled = reconcile(recipe, folder, accept_changes=accept_changes, say=say)
-    parts = gather(settled or recipe, folder, say=say)
+    work = gather(settled or recipe, folder, say=say)
     if settled is not None and settled.budget.steps is not None:
-        parts.recipe = resolve_steps(parts.recipe, rows_per_epoch=parts.rows_per_epoch, seconds_per_step=1.0)
+        work.recipe = resolve_steps(work.recipe, rows_per_epoch=work.rows_per_epoch, seconds_per_step=1.0)
     else:
-        parts.recipe = decide_compile(parts)
+        work.recipe = decide_compile(work)
         # a budget in minutes is turned into steps by this timing; otherwise it only feeds the plan
-        timing = ENOUGH_SECONDS if parts.recipe.budget.minutes is not None else ENOUGH_SECONDS / 4
-        rehearsal = rehearse(parts, seconds=timing)
-        seconds = rehearsal.step(accumulate(parts.recipe))
+        timing = ENOUGH_SECONDS if work.recipe.budget.minutes is not None else ENOUGH_SECONDS / 4
+        rehearsal = rehearse(work, seconds=timing)
+        seconds = rehearsal.step(accumulate(work.recipe))
         process = release_memory()  # now with the libraries that a step loads
-        parts.recipe = resolve_steps(parts.recipe, rows_per_epoch=parts.rows_per_epoch, seconds_per_step=seconds)
-        write_json(folder / PLAN_FILE, {"predicted": plan_of(parts, seconds, process, rehearsal.peak)})
+        work.recipe = resolve_steps(work.recipe, rows_per_epoch=work.rows_per_epoch, seconds_per_step=seconds)
+        write_json(folder / PLAN_FILE, {"predicted": plan_of(work, seconds, process, rehearsal.peak)})
     if settled is None or accept_changes:
         # The given recipe first: without the resolved one a killed start counts as none.
         write_whole(folder / SOURCE_FILE, to_yaml(recipe))
-    write_whole(folder / RECIPE_FILE, to_yaml(parts.recipe))
-    return parts
+    write_whole(folder / RECIPE_FILE, to_yaml(work.recipe))
+    return work
 
 
 COMPILE_PAYS_FROM_SECONDS = 1800.0
 """A CPU needs one to two minutes to compile a block and gains about a tenth: see notes/log.md."""
 
 
-def decide_compile(parts: Parts) -> Recipe:
+def decide_compile(work: Work) -> Recipe:
     """`compile: auto` turned into on or off: on an accelerator, or for a CPU run of at least half an hour."""
-    recipe = parts.recipe
+    recipe = work.recipe
     if recipe.hardware.compile != "auto":
         return recipe
     minutes = recipe.budget.minutes
     long = minutes is not None and minutes * 60 >= COMPILE_PAYS_FROM_SECONDS
-    worth = parts.device.type == "cuda" or (long and parts.device.type == "cpu")
+    worth = work.device.type == "cuda" or (long and work.device.type == "cpu")
     hardware = recipe.hardware.model_copy(update={"compile": "on" if worth else "off"})
     return recipe.model_copy(update={"hardware": hardware})
 
 
 def _run(
-    parts: Parts,
+    work: Work,
     folder: Path,
     *,
     resume: bool,
@@ -154,32 +152,32 @@ def _run(
     say: Say,
 ) -> Result:
     stop = Stop()
-    with stop.listening(), PeakMemory(parts.device) as memory:
-        run, log, save = assemble(parts, folder, listeners=listeners, stop=stop)
+    with stop.listening(), PeakMemory(work.device) as memory:
+        run, log, save = assemble(work, folder, listeners=listeners, stop=stop)
         try:
             resumed = resume and _resume(run, save, folder, say)
             if not resumed:
                 log.cut(0)
-                _log_start(log, parts, run)
-            before = _before(run, parts, folder)
+                _log_start(log, work, run)
+            before = _before(run, work, folder)
             outcome = _train_on(run, folder)
         except GroundupError as error:
             with suppress(OSError):  # a full disk must not hide what went wrong
                 log.write("end", run.state.step, outcome="failed", reason=str(error))
-                _finish(run, parts, folder, "failed", command, memory, None)
+                _finish(run, work, folder, "failed", command, memory, None)
             raise
         if outcome in EXIT_CODES:
             save(planned=False)
             log.write("end", run.state.step, outcome="stopped", reason=outcome)
-            _finish(run, parts, folder, "stopped", command, memory, None)
+            _finish(run, work, folder, "stopped", command, memory, None)
             return Result(folder, "stopped", run.state.step, run.state.seconds, exit_code=EXIT_CODES[outcome])
         _final_weights(run)
-        after = score_all(run.state.module, parts, final=True)
-        found = evaluations(stage, before, after, parts.labels.task if parts.labels else "")
+        after = work.score(run.state.module, final=True)
+        found = evaluations(stage, before, after, work.metric_names)
         save()
-        checkpoint.save_model(folder / "model", tensors=parts.kept_tensors(run.state.module), files=parts.small_files())
+        checkpoint.save_model(folder / "model", tensors=work.kept_tensors(run.state.module), files=work.small_files())
         log.write("end", run.state.step, outcome=outcome, reason="")
-        _finish(run, parts, folder, outcome, command, memory, found)
+        _finish(run, work, folder, outcome, command, memory, found)
         return Result(folder, outcome, run.state.step, run.state.seconds, found)
 
 
@@ -192,7 +190,7 @@ def _resume(run: Run, save: Saver, folder: Path, say: Say) -> bool:
         say("no whole checkpoint yet: starting from the beginning")
         return False
     saved = checkpoint.load(found.path)
-    require_same_base(saved.files, save.files, found.path)
+    require_same_base(saved.files, save.files(), found.path)
     restore(run, saved)
     save.resumed(saved, found.path)
     save.log.replay_start()
@@ -234,7 +232,7 @@ def _final_weights(run: Run) -> None:
                 parameter.copy_(state.average.shadow[name])
 
 
-def _before(run: Run, parts: Parts, folder: Path) -> Scores:
+def _before(run: Run, work: Work, folder: Path) -> Scores:
     """What the model scored before its first step; kept in a file, so that a resume knows it too."""
     path = folder / BEFORE_FILE
     if run.state.step or path.exists():
@@ -242,22 +240,23 @@ def _before(run: Run, parts: Parts, folder: Path) -> Scores:
             return Scores.from_dict(json.loads(path.read_text(encoding="utf-8")))
         except (OSError, ValueError, KeyError, TypeError):
             return Scores({})
-    scores = score_all(run.state.module, parts, final=parts.init_from is not None)
+    scores = work.score(run.state.module, final=work.init_from is not None)
     write_json(path, scores.as_dict())
     return scores
 
 
-def _log_start(log: EventLog, parts: Parts, run: Run) -> None:
-    recipe = parts.recipe
+def _log_start(log: EventLog, work: Work, run: Run) -> None:
+    recipe = work.recipe
     log.write(
         "start",
         0,
         recipe_digest=digest(recipe),
         steps=recipe.budget.steps,
-        parameters=sum(part["parameters"] for part in models.parameter_parts(parts.meta_model())),
+        parameters=sum(part["parameters"] for part in work.parameter_parts()),
         trainable=sum(p.numel() for p in run.state.module.parameters() if p.requires_grad),
-        tokens_per_step=recipe.budget.tokens_per_step,
-        precision=parts.precision,
+        unit=work.unit,
+        units_per_step=recipe.rows_per_step * (recipe.data.context or 1),
+        precision=work.precision,
         compile=recipe.hardware.compile,
         save_every=recipe.events.save_every,
     )
@@ -265,7 +264,7 @@ def _log_start(log: EventLog, parts: Parts, run: Run) -> None:
 
 def _finish(
     run: Run,
-    parts: Parts,
+    work: Work,
     folder: Path,
     outcome: str,
     command: Sequence[str],
@@ -274,31 +273,34 @@ def _finish(
 ) -> None:
     """results.json: what the report is made from, beside the events."""
     ledger = run.state.source.state_dict()["ledger"]
-    cards = parts.texts.cards if parts.texts is not None else {}
-    prepared = parts.chats or parts.labels
-    cut = prepared.ledger.get("cut_tokens", 0) if prepared is not None else 0
-    data = prepared.ledger if prepared is not None else {n: c.get("ledger", c) for n, c in cards.items()}
-    prompts = sample_prompts(parts) if found is not None else []
     module = run.state.module
     write_json(
         folder / RESULTS_FILE,
         {
             "outcome": outcome,
             "command": shlex.join(command),
-            "recipe_digest": digest(parts.recipe),
+            "recipe_digest": digest(work.recipe),
             "steps": run.state.step,
             "tokens": ledger["seen"],
             "seconds": run.state.seconds,
             "measured": {"memory_bytes": memory.peak, "seconds": run.state.seconds},
-            "ledger": {"data": data, "tokens": {**ledger, "cut": cut}},
-            "hardware": parts.hardware(folder),
+            "ledger": {"data": work.data_ledger(), "tokens": {**ledger, "cut": work.cut_units}},
+            "hardware": work.hardware(folder),
             "evaluations": found or [],
-            "preset_difference": preset_difference(parts.recipe, parts.base_options),
-            "samples": answers_of(module, parts, prompts, max_tokens=parts.recipe.events.sample_tokens),
+            "preset_difference": work.preset_difference(),
+            "samples": _samples(work, module) if found is not None else [],
             "trainable": trainable_share(module),
-            **(label_results(module, parts) if found is not None else {}),
+            **(work.results(module) if found is not None else {}),
         },
     )
+
+
+def _samples(work: Work, module: torch.nn.Module) -> list[dict[str, str]]:
+    """The last samples; one that cannot be made costs no finished run."""
+    try:
+        return work.samples(module)
+    except SURVIVABLE:
+        return []
 
 
 def trainable_share(module: torch.nn.Module) -> dict[str, int]:

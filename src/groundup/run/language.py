@@ -1,8 +1,8 @@
-"""A resolved recipe and its data, before the length of the run is known: what `assemble` puts together."""
+"""Language: running text, conversations and labelled texts as work for a run. Of the three one is there."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,23 +10,24 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from groundup.adapters import FreezeOptions, adapter_names, merge, unfreezing_steps
-from groundup.contract import Objective, Source
+from groundup.adapters import adapter_names, merge, unfreeze_at, unfreezing_steps
+from groundup.contract import Batch, Objective, Source
 from groundup.errors import GroundupError
 from groundup.machine.ceiling import choose_precision, resolve_device
-from groundup.machine.describe import describe
 from groundup.machine.memory import steady_allocator
 from groundup.models import FamilyOptions
 from groundup.models.heads import HeadOptions
 from groundup.objectives import OBJECTIVES
-from groundup.optim.optimizer import Optimizer
-from groundup.recipe.resolve import architecture, resolve
-from groundup.recipe.tree import ChatData, LabelledData, Recipe
-from groundup.run import models
+from groundup.recipe.resolve import architecture, preset_difference, resolve
+from groundup.recipe.tree import ChatData, LabelledData, Recipe, TextData
+from groundup.run import measuring, models
 from groundup.run.chats import PreparedChats, chat_stream, prepare_chats
 from groundup.run.foreign import digest_of
+from groundup.run.foresight import dry_batch, foresee
 from groundup.run.labels import PreparedLabels, head_options, label_stream, prepare_labels
-from groundup.run.texts import PreparedTexts, Say, prepare_texts, text_stream
+from groundup.run.results import Scores
+from groundup.run.texts import PreparedTexts, prepare_texts, text_stream
+from groundup.run.work import Memory, Say, Work
 from groundup.text.chat import ChatTemplate
 from groundup.text.foreign import ForeignTokenizer
 from groundup.text.tokenizer import AnyTokenizer
@@ -35,28 +36,19 @@ LARGE_MODEL = 50_000_000
 """Parameters from which memory matters more than the seconds that it costs to give it back."""
 
 
-@dataclass
-class Parts:
-    """What a recipe turns into before the length of the run is known. Of texts, chats and labels one is there."""
+@dataclass(kw_only=True)
+class LanguageWork(Work):
+    """A language model, or a head on one, and what it learns from."""
 
-    recipe: Recipe
-    device: torch.device
-    precision: str
     family: str
     options: FamilyOptions
     tokenizer: AnyTokenizer
-    template: ChatTemplate | None
-    head: HeadOptions | None
-    texts: PreparedTexts | None
-    chats: PreparedChats | None
-    labels: PreparedLabels | None
-    init_from: Path | None
+    template: ChatTemplate | None = None
+    head: HeadOptions | None = None
+    texts: PreparedTexts | None = None
+    chats: PreparedChats | None = None
+    labels: PreparedLabels | None = None
     base: models.Base | None = None
-
-    @property
-    def base_options(self) -> FamilyOptions | None:
-        """The architecture of the model to go on with, if there is one."""
-        return self.options if self.init_from is not None else None
 
     def source(self) -> Source:
         """A fresh training stream."""
@@ -75,11 +67,9 @@ class Parts:
         stream = self.source()
         return sum(packer.rows(0) for packer in stream.packers.values())  # type: ignore[attr-defined]
 
-    @property
-    def bytes_per_target(self) -> float | None:
-        """Text bytes for each trained target; None where targets are no text."""
-        prepared = self.chats or self.texts
-        return prepared.bytes_per_target if prepared is not None else None
+    def rehearsal_batch(self) -> Batch:
+        """A micro-batch of the longest length."""
+        return dry_batch(self.recipe, self.tokenizer, self.labels)
 
     def network(self) -> nn.Module:
         """The model with its first weights, adapted: drawn from the seed, or those of init_from."""
@@ -94,24 +84,42 @@ class Parts:
         models.adapt(model, recipe.adapters, seed=recipe.seed)
         return model
 
+    def stand_in(self) -> nn.Module:
+        """A network of the run's sizes, adapted, with small random values and the most that is ever trained."""
+        model = models.initialised(self.family, self.options, self.device, 0, self.head)
+        models.adapt(model, self.recipe.adapters, seed=0)
+        for options in self.freezing:
+            unfreeze_at(model, options, unfreezing_steps(options)[-1])
+        return model
+
     def meta_model(self) -> nn.Module:
         """The network without memory and without adapters, to count and to name."""
         with torch.device("meta"):
             return models.network(self.family, self.options, self.head)
+
+    def objective(self, model: nn.Module) -> Objective:
+        """The objective that the recipe names, on a model."""
+        options = self.recipe.objective
+        assert options is not None
+        kind: Callable[..., Objective] = OBJECTIVES[options.kind][1]
+        if options.kind in ("classify", "tag"):
+            assert self.labels is not None
+            return kind(options, model, self.labels.counts)
+        return kind(options, model)
+
+    def blocks(self, model: nn.Module) -> nn.ModuleList:
+        """The layers of the body."""
+        layers: nn.ModuleList = models.body_of(model).layers
+        return layers
 
     @property
     def on_base(self) -> bool:
         """Whether checkpoints and the model keep only what is trained, and name the base they belong to."""
         return any(adapter.kind != "freeze" for adapter in self.recipe.adapters)
 
-    @property
-    def freezing(self) -> list[FreezeOptions]:
-        """The adapters that unfreeze parameters on the way."""
-        return [a for a in self.recipe.adapters if isinstance(a, FreezeOptions) and unfreezing_steps(a)]
-
-    def hardware(self, folder: Path) -> dict[str, Any]:
-        """What this machine is, for the results."""
-        return {**describe(folder), "device": str(self.device), "precision": self.precision}
+    def kept_tensors(self, model: nn.Module) -> dict[str, Tensor]:
+        """The tensors of a finished model: all of them, or those that were trained on a base."""
+        return models.trained_tensors(model) if self.on_base else dict(model.state_dict())
 
     def described(self) -> models.Described:
         """What the model folder of this run says."""
@@ -124,19 +132,81 @@ class Parts:
         """model.json, tokenizer.json and chat.json."""
         return models.model_files(self.described())
 
-    def kept_tensors(self, model: nn.Module) -> dict[str, Tensor]:
-        """The tensors of a finished model: all of them, or those that were trained on a base."""
-        return models.trained_tensors(model) if self.on_base else dict(model.state_dict())
+    def parameter_parts(self) -> list[dict[str, Any]]:
+        """Parameters by part, adapters apart."""
+        return models.parameter_parts(self.meta_model())
+
+    def memory(self, process: int) -> Memory:
+        """Peak memory of the run, without allocating it."""
+        return foresee(self.recipe, self.family, self.options, self.precision, process, self.head)
+
+    @property
+    def unit(self) -> str:
+        """Language is counted in tokens."""
+        return "tokens"
+
+    def flops_per_unit(self, model: nn.Module) -> float:
+        """Of one token, whose row is as long as the context."""
+        return flops_per_token(model, self.recipe.data.context or 0)
+
+    @property
+    def bytes_per_target(self) -> float | None:
+        """Text bytes for each trained target; None where targets are no text."""
+        prepared = self.chats or self.texts
+        return prepared.bytes_per_target if prepared is not None else None
+
+    def evaluate(self, model: nn.Module) -> dict[str, Any]:
+        """The evaluation while training."""
+        limit = self.recipe.events.evaluate_tokens
+        if self.chats is not None:
+            return measuring.evaluate_answers(model, self, limit=limit)
+        if self.labels is not None:
+            return measuring.evaluate_labels(model, self, limit=limit)
+        return measuring.evaluate_texts(model, self, limit=limit)
+
+    def score(self, model: nn.Module, *, final: bool) -> Scores:
+        """Scores of the held-out data."""
+        return measuring.score_all(model, self, final=final)
+
+    def metric_names(self, scores: Any) -> Sequence[str]:
+        """By what was scored, and for labelled data by its task."""
+        return measuring.metric_names(scores, self.labels.task if self.labels is not None else "")
+
+    def samples(self, model: nn.Module) -> list[dict[str, str]]:
+        """What the model says to the fixed prompts."""
+        return measuring.answers_of(
+            model, self, measuring.sample_prompts(self), max_tokens=self.recipe.events.sample_tokens
+        )
+
+    def results(self, model: nn.Module) -> dict[str, Any]:
+        """Of a headed model: its confusions, curves and mistakes."""
+        return measuring.label_results(model, self)
+
+    def data_ledger(self) -> dict[str, Any]:
+        """What became of every row, by source for running text."""
+        if self.texts is not None:
+            return {name: card.get("ledger", card) for name, card in self.texts.cards.items()}
+        prepared = self.chats or self.labels
+        assert prepared is not None
+        return prepared.ledger
+
+    @property
+    def cut_units(self) -> int:
+        """Tokens of rows that were cut to the context."""
+        prepared = self.chats or self.labels
+        return prepared.ledger.get("cut_tokens", 0) if prepared is not None else 0
+
+    def preset_difference(self) -> list[dict[str, Any]]:
+        """Where the recipe departs from what its dial, data and budget alone would give."""
+        return preset_difference(self.recipe, self.options if self.init_from is not None else None)
 
 
-def gather(recipe: Recipe, folder: Path, *, say: Say) -> Parts:
+def language_work(recipe: Recipe, folder: Path, *, say: Say) -> LanguageWork:
     """Prepare the data and fill in every number that does not need a measurement of speed."""
     device = resolve_device(recipe.hardware.device)
-    if recipe.hardware.threads is not None:
-        torch.set_num_threads(recipe.hardware.threads)
     said, base_folder, base = None, None, None
-    if recipe.model.init_from is not None:
-        said, base_folder = models.load_described(Path(recipe.model.init_from))
+    if recipe.init_from is not None:
+        said, base_folder = models.load_described(Path(recipe.init_from))
         require_decoder(recipe, said)
         if any(adapter.kind != "freeze" for adapter in recipe.adapters):
             base = models.Base(str(base_folder.resolve()), digest_of(base_folder))
@@ -149,7 +219,7 @@ def gather(recipe: Recipe, folder: Path, *, say: Say) -> Parts:
     if tokenizer is not None and base_options is not None:
         models.learn_prompt(tokenizer, base_options, recipe.adapters)
     texts = chats = labels = head = None
-    family = said.family if said else recipe.model.family
+    family = said.family if said else recipe.language.family
     if isinstance(recipe.data, ChatData):
         tokenizer = tokenizer or tokenizer_of_chats(recipe, data_folder, say)
         chats = prepare_chats(recipe, tokenizer, template, context=context, folder=data_folder)
@@ -161,16 +231,18 @@ def gather(recipe: Recipe, folder: Path, *, say: Say) -> Parts:
             say(f"note: {line}")
         head = head_options(recipe, labels.labels).on(causal=family != "bert")
     else:
+        assert isinstance(recipe.data, TextData)
         texts = prepare_texts(recipe, data_folder, tokenizer, say=say, workers=recipe.data.workers)
         tokenizer = texts.tokenizer
-    options = said.options if said else architecture(recipe.model, tokenizer.vocabulary)
+    options = said.options if said else architecture(recipe.language, tokenizer.vocabulary)
     precision = choose_precision(recipe.hardware.precision, device).name
-    parts = Parts(
-        recipe, device, precision, family, options, tokenizer, template, head, texts, chats, labels, base_folder, base
-    )
-    if sum(parameter.numel() for parameter in parts.meta_model().parameters()) >= LARGE_MODEL:
+    work = LanguageWork(
+        recipe=recipe, device=device, precision=precision, init_from=base_folder, family=family, options=options,
+        tokenizer=tokenizer, template=template, head=head, texts=texts, chats=chats, labels=labels, base=base,
+    )  # fmt: skip
+    if sum(parameter.numel() for parameter in work.meta_model().parameters()) >= LARGE_MODEL:
         steady_allocator()
-    return parts
+    return work
 
 
 def require_decoder(recipe: Recipe, said: models.Described) -> None:
@@ -180,7 +252,7 @@ def require_decoder(recipe: Recipe, said: models.Described) -> None:
     raise GroundupError(
         "E-RECIPE-043",
         f"a model of family {said.family} cannot predict the next token: every position sees all others",
-        where=f"model.init_from: {recipe.model.init_from}, data.kind: {recipe.data.kind}",
+        where=f"model.init_from: {recipe.init_from}, data.kind: {recipe.data.kind}",
         why="the answer would stand in its own input, and the loss would fall to zero and mean nothing",
         fix="set data.kind=labelled to train a head on it, or start from a decoder",
         exit_code=2,
@@ -217,21 +289,6 @@ def _trained(recipe: Recipe, folder: Path, texts: list[str]) -> AnyTokenizer:
     tokenizer = train_tokenizer(texts, recipe.tokenizer or TokenizerOptions(kind="bpe", vocabulary=DEFAULT_VOCABULARY))
     tokenizer.save(folder)
     return tokenizer
-
-
-def objective_of(parts: Parts, model: nn.Module) -> Objective:
-    """The objective on a model."""
-    assert parts.recipe.objective is not None
-    kind: Callable[..., Objective] = OBJECTIVES[parts.recipe.objective.kind][1]
-    if parts.recipe.objective.kind in ("classify", "tag"):
-        assert parts.labels is not None
-        return kind(parts.recipe.objective, model, parts.labels.counts)
-    return kind(parts.recipe.objective, model)
-
-
-def optimizers_of(parts: Parts, model: nn.Module, *, steps: int) -> dict[str, Optimizer]:
-    """One optimizer for each player, over what is trainable now or later."""
-    return {name: Optimizer(model, options, steps=steps, player=name) for name, options in parts.recipe.optim.items()}
 
 
 def flops_per_token(model: nn.Module, context: int) -> float:

@@ -1,0 +1,147 @@
+"""The rules between fields of recipes whose steps are counted in rows: tables, images, translations, environments."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from groundup.data.rollout import RolloutOptions
+from groundup.errors import GroundupError
+from groundup.models import NETWORKS, PREDICTING
+from groundup.recipe.resolve_rows import ON_POLICY, players_of
+from groundup.recipe.tree import EnvironmentData, ImageData, ModelOptions, TableData
+
+if TYPE_CHECKING:
+    from groundup.recipe.check import Check
+
+GENERATIVE = {"autoencoder": ("reconstruct",), "vae": ("elbo",), "gan": ("adversarial",)}
+ACTING = {
+    "q_network": ("dqn",),
+    "actor_critic": ON_POLICY,
+    "soft_actor_critic": ("sac",),
+}
+"""The objectives of the networks that act, by family; the first is the usual one."""
+
+
+def check_rows(check: Check) -> Iterator[GroundupError]:
+    """Every fault that only recipes of rows can have."""
+    recipe = check.recipe
+    data, budget = recipe.data, recipe.budget
+    for name in ("tokenizer", "adapters", "head"):
+        if name == "tokenizer" and data.kind == "pairs":
+            continue
+        if name == "adapters" and all(adapter.kind == "freeze" for adapter in recipe.adapters):
+            continue
+        if check.given(recipe, name):
+            yield check.unused(name, f"{data.kind} data has no such part", f"remove the {name} section")
+    yield from _family(check)
+    yield from _objective(check)
+    for name in ("tokens", "tokens_per_step"):
+        if check.given(budget, name):
+            yield check.unused(f"budget.{name}", f"{data.kind} data is counted in rows", "use epochs and rows_per_step")
+    if budget.rows_per_step and budget.micro_batch and budget.rows_per_step % budget.micro_batch:
+        yield check.fault(
+            "E-RECIPE-037", "budget.rows_per_step",
+            f"budget.rows_per_step {budget.rows_per_step} is not a multiple of micro_batch {budget.micro_batch}",
+            "a step is made of whole micro-batches",
+            f"set budget.rows_per_step={-(-budget.rows_per_step // budget.micro_batch) * budget.micro_batch}",
+        )  # fmt: skip
+    if isinstance(data, EnvironmentData):
+        yield from _environment(check, data)
+    elif budget.environment_steps is not None:
+        yield check.unused("budget.environment_steps", f"{data.kind} data has no environment", "use budget.epochs")
+    events = recipe.events
+    for name in ("prompts", "sample_tokens", "evaluate_tokens"):
+        if check.given(events, name):
+            yield check.unused(f"events.{name}", "this model writes no text", f"remove events.{name}")
+
+
+def _family(check: Check) -> Iterator[GroundupError]:
+    """The network must be one for this data."""
+    recipe = check.recipe
+    if isinstance(recipe.model, ModelOptions):
+        if recipe.model.init_from is None:
+            yield check.fault(
+                "E-RECIPE-065", "model.family", f"a {recipe.model.family} model does not read {recipe.data.kind} data",
+                "it reads tokens", f"set model.family to one of {', '.join(families_for(recipe.data))}",
+            )  # fmt: skip
+        return
+    legal = families_for(recipe.data)
+    if recipe.model.family not in legal:
+        yield check.fault(
+            "E-RECIPE-065", "model.family",
+            f"a network of family {recipe.model.family} does not read {recipe.data.kind} data",
+            f"networks for it: {', '.join(legal)}", f"set model.family={legal[0]}",
+        )  # fmt: skip
+
+
+def families_for(data: object) -> list[str]:
+    """The families of networks that read this kind of data."""
+    if isinstance(data, EnvironmentData):
+        return list(ACTING)
+    if isinstance(data, TableData):
+        return ["mlp", "linear"]
+    if isinstance(data, ImageData):
+        return [*GENERATIVE] if data.task == "none" else [*PREDICTING, "gan"]
+    return ["transformer"]
+
+
+def _objective(check: Check) -> Iterator[GroundupError]:
+    recipe = check.recipe
+    family = recipe.model.family
+    if isinstance(recipe.model, ModelOptions) or family not in families_for(recipe.data):
+        return
+    if family in GENERATIVE | ACTING:
+        legal: tuple[str, ...] = (GENERATIVE | ACTING)[family]
+    elif isinstance(recipe.data, TableData | ImageData):
+        legal = (recipe.data.task,)
+    else:
+        legal = ("translate",)
+    chosen = recipe.objective.kind if recipe.objective is not None else legal[0]
+    if chosen not in legal:
+        yield check.fault(
+            "E-RECIPE-047", "objective.kind", f"objective {chosen} does not fit",
+            f"a {family} on {recipe.data.kind} data learns by {' or '.join(legal)}",
+            f"set objective.kind={legal[0]}, or leave objective out",
+        )  # fmt: skip
+        return
+    players = players_of(chosen)
+    if "optim" in recipe.model_fields_set and set(recipe.optim) != set(players):
+        yield check.fault(
+            "E-RECIPE-038", "optim", f"optim names the players {sorted(recipe.optim)}",
+            f"{chosen} has the players {', '.join(players)}", f"give optim one entry for each: {', '.join(players)}",
+        )  # fmt: skip
+
+
+def _environment(check: Check, data: EnvironmentData) -> Iterator[GroundupError]:
+    recipe = check.recipe
+    on_policy = recipe.objective is not None and recipe.objective.kind in ON_POLICY
+    if recipe.objective is None:
+        on_policy = recipe.model.family == "actor_critic"
+    wanted = "rollout" if on_policy else "replay"
+    if data.collect is not None and data.collect.kind != wanted and not isinstance(recipe.model, ModelOptions):
+        yield check.fault(
+            "E-RECIPE-066", "data.collect.kind", f"data.collect is {data.collect.kind}",
+            "what was collected by an older policy misleads a policy gradient"
+            if on_policy else "values are learned from remembered steps",
+            f"set data.collect.kind={wanted}, or leave data.collect out",
+        )  # fmt: skip
+    if isinstance(data.collect, RolloutOptions):
+        steps = data.collect.horizon * data.environment.count
+        if steps % data.collect.minibatches:
+            yield check.fault(
+                "E-RECIPE-067", "data.collect.minibatches",
+                f"a rollout of {steps} steps is not divided evenly by {data.collect.minibatches} minibatches",
+                "each update takes an equal part of the rollout", "choose a divisor of horizon times count",
+            )  # fmt: skip
+        if recipe.budget.rows_per_step is not None:
+            yield check.unused(
+                "budget.rows_per_step", "a step takes one minibatch of the rollout", "set data.collect.minibatches"
+            )
+    if recipe.budget.epochs is not None:
+        yield check.unused("budget.epochs", "an environment has no end of its data", "use environment_steps")
+
+
+def network_families() -> list[str]:
+    """Every family that is no language model."""
+    return [*NETWORKS, "transformer"]

@@ -1,0 +1,219 @@
+"""Environments as work for a run: a network learns to act from what it experiences.
+
+Here the parts of reinforcement learning are made to know each other: the stream acts with the present network, the
+objective reports back how wrong it was about each row.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from groundup.contract import Objective, Source
+from groundup.data.environments import EnvironmentOptions, Environments, require_actions
+from groundup.data.replay import Replay, ReplayOptions
+from groundup.data.rollout import LARGEST, Rollout, RolloutOptions
+from groundup.evaluation.episodes import Played, Policy, play
+from groundup.evaluation.metrics import EpisodeScores
+from groundup.functional import evaluating
+from groundup.machine.ceiling import choose_precision, resolve_device
+from groundup.objectives.policy import PolicyGradient
+from groundup.objectives.soft_actor_critic import SAC
+from groundup.objectives.value import DQN, EpsilonGreedy
+from groundup.recipe.resolve_rows import resolve_rows
+from groundup.recipe.tree import EnvironmentData, Recipe
+from groundup.run.measuring import evaluation_of
+from groundup.run.network_work import NetworkWork, chosen_network
+from groundup.run.networks import NetworkSaid, load_network, network_files
+from groundup.run.results import Scores
+from groundup.run.work import Say
+
+METRICS = ("return",)
+
+WHILE_TRAINING, AT_THE_END = 1_000_003, 2_000_003
+"""Added to the seed of a run for the episodes of evaluations, which are never those that it learns from."""
+
+
+@dataclass(kw_only=True)
+class ActingWork(NetworkWork):
+    """An environment and a network that acts in it.
+
+    Attributes:
+        rollout: the stream of the run where it knows how observations are normalised.
+    """
+
+    rollout: Rollout | None = None
+
+    @property
+    def data(self) -> EnvironmentData:
+        """The section of the recipe."""
+        assert isinstance(self.recipe.data, EnvironmentData)
+        return self.recipe.data
+
+    @property
+    def unit(self) -> str:
+        """Rows of experience, each as often as it is learned from."""
+        return "rows"
+
+    @property
+    def rows_per_epoch(self) -> int:
+        """There is no end of the data; one row stands for it."""
+        return 1
+
+    def source(self) -> Source:
+        """A stream acts with a network, so that it is made by `learning`."""
+        return self.learning(self.stand_in())[1]
+
+    def learning(self, model: nn.Module) -> tuple[Objective, Source]:
+        """Objective and stream that know each other."""
+        options: Any = self.recipe.objective
+        environments = Environments(self.data.environment, self.recipe.seed)
+        discrete = options.kind == "dqn"
+        if discrete or options.kind == "sac":
+            require_actions(environments, "discrete" if discrete else "continuous", options.kind)
+            return self._from_replay(options, model, environments)
+        return self._from_rollouts(options, model, environments)
+
+    def _from_replay(self, options: Any, model: Any, environments: Environments) -> tuple[Objective, Source]:
+        collect, seed = self.data.collect, self.recipe.seed
+        assert isinstance(collect, ReplayOptions)
+
+        def draw(observation_EO: Tensor, step: int, generator: torch.Generator) -> Tensor:
+            return model.act(observation_EO, generator)[0]
+
+        replay = Replay(
+            collect,
+            environments,
+            act=EpsilonGreedy(options, model) if options.kind == "dqn" else draw,
+            rows=self.recipe.budget.micro_batch or 1,
+            discount=options.discount,
+            seed=seed,
+            acting_turn="model" if options.kind == "dqn" else "critic",
+        )
+        report = replay.report_priorities if collect.priorities is not None else None
+        if options.kind == "dqn":
+            return DQN(options, model, report), replay
+        return SAC(options, model, numbers=self.said.outputs, seed=seed, report_priorities=report), replay
+
+    def _from_rollouts(self, options: Any, model: Any, environments: Environments) -> tuple[Objective, Source]:
+        assert isinstance(self.data.collect, RolloutOptions)
+
+        def act(observation_EO: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
+            with evaluating(model):
+                action, log_probability_E, value_E = model.act(observation_EO.to(self.device), generator)
+            return action.cpu(), log_probability_E.cpu(), value_E.cpu()
+
+        def value(observation_BO: Tensor) -> Tensor:
+            with evaluating(model), torch.no_grad():
+                return model.value(observation_BO.to(self.device)).cpu()
+
+        rollout = Rollout(
+            self.data.collect, environments, act=act, value=value, discount=options.discount, seed=self.recipe.seed
+        )
+        self.rollout = rollout
+        return PolicyGradient(options, model, rollout.stop_reuse), rollout
+
+    def example(self) -> Tensor:
+        """One observation."""
+        return torch.zeros(1, *self.said.shape, device=self.device)
+
+    def evaluate(self, model: nn.Module) -> dict[str, Any]:
+        """Whole episodes, always the same ones."""
+        played = self._play(model, self.data.episodes, WHILE_TRAINING)
+        found = evaluation_of(EpisodeScores(played.returns_N, played.lengths_N.astype(float)), METRICS)
+        return {self.data.environment.id: found}
+
+    def score(self, model: nn.Module, *, final: bool) -> Scores:
+        """Whole episodes that no evaluation has played before."""
+        played = self._play(model, self.data.final_episodes, AT_THE_END)
+        scores = EpisodeScores(played.returns_N, played.lengths_N.astype(float))
+        return Scores({self.data.environment.id: scores}, partial=False)
+
+    def _play(self, model: nn.Module, episodes: int, apart: int) -> Played:
+        make = environments_of(self.data.environment, count=min(episodes, 10))
+        policy = policy_of(model, greedy=not self.data.sampled, normalisation=self._normalisation())
+        return play(policy, make, episodes, seed=self.recipe.seed + apart)
+
+    def _normalisation(self) -> dict[str, Tensor]:
+        return {} if self.rollout is None else self.rollout.normalisation()
+
+    def small_files(self) -> dict[str, bytes]:
+        """model.json and preparation.json, with the mean and deviation of observations as they are now."""
+        moments = {name: tensor.tolist() for name, tensor in self._normalisation().items()}
+        return network_files(replace(self.said, preparation=self.said.preparation | {"normalisation": moments}))
+
+    def metric_names(self, scores: Any) -> Sequence[str]:
+        """Returns and lengths."""
+        return METRICS
+
+    def rises(self, metric: str) -> bool:
+        """Returns should rise."""
+        return metric == "return"
+
+
+def environments_of(options: EnvironmentOptions, *, count: int) -> Callable[[int], Environments]:
+    """Makes fresh copies of an environment from a seed."""
+    chosen = options.model_copy(update={"count": count})
+    return lambda seed: Environments(chosen, seed)
+
+
+def policy_of(model: Any, *, greedy: bool, normalisation: Mapping[str, Tensor] | None = None) -> Policy:
+    """How a trained network acts: with its best action, or as it draws them.
+
+    Args:
+        model: the network.
+        greedy: its best action.
+        normalisation: `mean_O` and `deviation_O` of observations, if it learned from normalised ones.
+    """
+    device = next(model.parameters()).device
+
+    @torch.no_grad()
+    def act(observation_EO: Tensor, generator: torch.Generator) -> Tensor:
+        if normalisation:
+            mean, deviation = normalisation["mean_O"].float(), normalisation["deviation_O"].float()
+            observation_EO = ((observation_EO - mean) / deviation).clamp(-LARGEST, LARGEST)
+        with evaluating(model):
+            if model.options.family == "q_network":
+                return model(observation_EO.to(device)).argmax(dim=1).cpu()
+            action: Tensor = model.act(observation_EO.to(device), generator, greedy=greedy)[0]
+        return action.cpu()
+
+    return act
+
+
+def acting_work(recipe: Recipe, folder: Path, *, say: Say) -> ActingWork:
+    """Look at the environment, and fill in every number that does not need a measurement of speed."""
+    device = resolve_device(recipe.hardware.device)
+    loaded = load_network(Path(recipe.init_from), torch.device("cpu")) if recipe.init_from else None
+    family, options = chosen_network(recipe, loaded)
+    recipe = resolve_rows(recipe, family=family)
+    assert isinstance(recipe.data, EnvironmentData)
+    probe = Environments(recipe.data.environment, recipe.seed)
+    low, high = probe.action_low, probe.action_high
+    said = NetworkSaid(
+        family=family,
+        options=options,
+        shape=probe.observation_shape,
+        outputs=probe.actions or int(probe.action_shape[0]),
+        kind="actions",
+        reads="observation_BO",
+        low=None if low is None else low.tolist(),
+        high=None if high is None else high.tolist(),
+        preparation={"kind": "environment", **recipe.data.environment.model_dump()},
+    )
+    probe.close()
+    wanted = recipe.hardware.precision
+    return ActingWork(
+        recipe=recipe,
+        device=device,
+        precision="float32" if wanted == "auto" else choose_precision(wanted, device).name,  # such networks are small
+        init_from=loaded.folder if loaded else None,
+        said=said,
+        loaded=loaded,
+        ledger={"environment": recipe.data.environment.model_dump()},
+    )

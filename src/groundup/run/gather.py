@@ -1,0 +1,43 @@
+"""From a checked recipe to its work: which kind of data is served by which file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from groundup.recipe.check_rows import GENERATIVE
+from groundup.recipe.tree import EnvironmentData, ImageData, PairData, Recipe, TableData
+from groundup.run.acting import acting_work
+from groundup.run.generation import generation_work
+from groundup.run.language import language_work
+from groundup.run.prediction import prediction_work
+from groundup.run.translation import translation_work
+from groundup.run.work import Say, Work
+
+
+def gather(recipe: Recipe, folder: Path, *, say: Say) -> Work:
+    """Prepare the data and fill in every number that does not need a measurement of speed.
+
+    Args:
+        recipe: checked.
+        folder: of the run; prepared data goes to its `data`.
+        say: receives lines of progress.
+    """
+    if recipe.hardware.threads is not None:
+        torch.set_num_threads(recipe.hardware.threads)
+    if isinstance(recipe.data, EnvironmentData):
+        return acting_work(recipe, folder, say=say)
+    if isinstance(recipe.data, PairData):
+        return translation_work(recipe, folder, say=say)
+    if isinstance(recipe.data, ImageData) and _generates(recipe):
+        return generation_work(recipe, folder, say=say)
+    if isinstance(recipe.data, TableData | ImageData):
+        return prediction_work(recipe, folder, say=say)
+    return language_work(recipe, folder, say=say)
+
+
+def _generates(recipe: Recipe) -> bool:
+    """Whether the network of an image recipe makes images rather than labels."""
+    assert isinstance(recipe.data, ImageData)
+    return recipe.model.family in GENERATIVE or recipe.data.task == "none"

@@ -1,0 +1,208 @@
+"""Networks that are no language models: built, initialised, written as model folders and read again.
+
+Such a folder holds `model.safetensors`, `model.json` (family, options, what goes in and comes out) and
+`preparation.json` (how raw rows become what goes in: scales, sizes, labels), if there is anything to prepare.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic import ValidationError
+from torch import Tensor, nn
+
+from groundup import checkpoint
+from groundup.errors import GroundupError, printable
+from groundup.functional import evaluating
+from groundup.models import NETWORKS, PREDICTING, NetworkOptions
+from groundup.models.predictor import Predictor
+from groundup.run.models import MODEL_FILE, find_model
+from groundup.run.work import as_json
+
+PREPARATION_FILE = "preparation.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class NetworkSaid:
+    """What the files beside the weights say.
+
+    Attributes:
+        family, options: of models.NETWORKS.
+        shape: of one input, without the batch.
+        outputs: labels, values, actions or numbers of an action; 0 where the network makes inputs of its own.
+        kind: what the outputs are: a task of labelled rows, "images" or "actions".
+        labels: names of the outputs, if they have any.
+        reads: the tensor of a batch that goes in.
+        low, high: the range of each number of a continuous action.
+        preparation: how raw rows become inputs, as the room of the data wrote it.
+    """
+
+    family: str
+    options: NetworkOptions
+    shape: tuple[int, ...]
+    outputs: int
+    kind: str
+    labels: list[str] = field(default_factory=list)
+    reads: str = ""
+    low: list[float] | None = None
+    high: list[float] | None = None
+    preparation: dict[str, Any] = field(default_factory=dict)
+
+
+def network(said: NetworkSaid) -> nn.Module:
+    """The network, its values not yet set."""
+    build: Any = NETWORKS[said.family][1]
+    low, high = (None if one is None else torch.tensor(one) for one in (said.low, said.high))
+    if said.family == "soft_actor_critic":
+        model: nn.Module = build(said.options, said.shape, low, high)
+    elif said.family == "actor_critic":
+        model = build(said.options, said.shape, said.outputs, low, high)
+    else:
+        model = build(said.options, said.shape, said.outputs)
+    if said.family not in PREDICTING:
+        return model
+    return Predictor(model, kind=said.kind, labels=said.labels, reads=said.reads)
+
+
+def initialised(said: NetworkSaid, device: torch.device, seed: int) -> nn.Module:
+    """A new network with freshly drawn weights; equal for equal seeds on every kind of device."""
+    model = network(said)
+    model.initialise(torch.Generator().manual_seed(seed))  # type: ignore[operator]
+    return model.to(device)
+
+
+def network_files(said: NetworkSaid) -> dict[str, bytes]:
+    """The small files of a model folder or checkpoint."""
+    described = {
+        "family": said.family,
+        "options": said.options.model_dump(),
+        "network": {
+            "shape": list(said.shape),
+            "outputs": said.outputs,
+            "kind": said.kind,
+            "labels": said.labels,
+            "reads": said.reads,
+            "low": said.low,
+            "high": said.high,
+        },
+    }
+    files = {MODEL_FILE: as_json(described)}
+    if said.preparation:
+        files[PREPARATION_FILE] = as_json(said.preparation)
+    return files
+
+
+def is_network(folder: Path) -> bool:
+    """Whether a model folder holds a network that is no language model."""
+    try:
+        said = json.loads((folder / MODEL_FILE).read_bytes())
+    except (OSError, ValueError):
+        return False
+    return isinstance(said, dict) and said.get("family") in NETWORKS
+
+
+def describe_network(files: dict[str, bytes], folder: Path) -> NetworkSaid:
+    """Read the small files.
+
+    Raises:
+        GroundupError: E-MODEL-001 a file is missing or malformed.
+    """
+    try:
+        said = json.loads(files[MODEL_FILE])
+        family, told = said["family"], said["network"]
+        return NetworkSaid(
+            family=family,
+            options=NETWORKS[family][0].model_validate(said["options"]),
+            shape=tuple(int(size) for size in told["shape"]),
+            outputs=int(told["outputs"]),
+            kind=str(told["kind"]),
+            labels=[str(label) for label in told["labels"]],
+            reads=str(told["reads"]),
+            low=told["low"],
+            high=told["high"],
+            preparation=json.loads(files.get(PREPARATION_FILE, b"{}")),
+        )
+    except (ValueError, KeyError, TypeError, RecursionError, ValidationError) as error:
+        raise GroundupError(
+            "E-MODEL-001",
+            f"{MODEL_FILE} cannot be read: {printable(str(error))}",
+            where=printable(str(folder / MODEL_FILE)),
+            why="it says which network the weights belong to",
+            fix="groundup verify MODEL   (tells whether the folder is as it was written)",
+        ) from error
+
+
+@dataclass
+class LoadedNetwork:
+    """A network with its weights, and what the files beside them say."""
+
+    said: NetworkSaid
+    model: nn.Module
+    folder: Path
+
+
+def load_network(path: Path, device: torch.device) -> LoadedNetwork:
+    """The network that `path` names, with its weights, in evaluation mode; see `models.find_model`.
+
+    Raises:
+        GroundupError: E-MODEL-006 for a language model; what reading and checking its files raises.
+    """
+    folder = find_model(path)
+    if not is_network(folder):
+        raise GroundupError(
+            "E-MODEL-006",
+            "the model is a language model, and the data is no language",
+            where=printable(str(path)),
+            why="its weights belong to tokens",
+            fix="name a model that was trained on data of this kind",
+            exit_code=2,
+        )
+    tensors, files = checkpoint.load_model(folder)
+    if (folder / "average.safetensors").is_file():
+        tensors.update(checkpoint.load(folder, names=("average",)).tensors["average"])
+    said = describe_network(files, folder)
+    model = network(said)
+    expected = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+    checkpoint.strict_key_report(expected, {name: tuple(tensor.shape) for name, tensor in tensors.items()})
+    model.load_state_dict(tensors)
+    return LoadedNetwork(said, model.to(device).eval(), folder)
+
+
+def go_on(loaded: LoadedNetwork, said: NetworkSaid, *, seed: int) -> nn.Module:
+    """A loaded network for new data: with a freshly drawn head where the outputs are not the same.
+
+    Raises:
+        GroundupError: E-MODEL-007 if the inputs are not of the same shape.
+    """
+    if loaded.said.shape != said.shape:
+        raise GroundupError(
+            "E-MODEL-007",
+            f"the model reads inputs of shape {list(loaded.said.shape)}, the data has {list(said.shape)}",
+            where=printable(str(loaded.folder)),
+            why="its first layer has one weight for each number that goes in",
+            fix="prepare the data as it was for the model (size, channels, columns), or start from nothing",
+            exit_code=2,
+        )
+    same = (loaded.said.outputs, loaded.said.labels, loaded.said.kind) == (said.outputs, said.labels, said.kind)
+    if same:
+        return loaded.model.train()
+    fresh = initialised(said, torch.device("cpu"), seed)
+    own = fresh.state_dict()
+    learned = loaded.model.state_dict()
+    kept = {name: t for name, t in learned.items() if own[name].shape == t.shape and "head" not in name.split(".")}
+    fresh.load_state_dict({**own, **kept})
+    return fresh.train()
+
+
+def flops_of(model: nn.Module, inputs: tuple[Tensor, ...]) -> float:
+    """Floating-point operations of forward and backward for one row: three times those of the matrix products and
+    convolutions of its forward pass, counted on the row."""
+    from torch.utils.flop_counter import FlopCounterMode
+
+    with torch.no_grad(), evaluating(model), FlopCounterMode(display=False) as counter:
+        model(*inputs)
+    return 3.0 * counter.get_total_flops()
