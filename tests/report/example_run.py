@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 BEGAN = datetime(2025, 3, 14, 9, 26, 53, tzinfo=UTC)
-TOKENS_PER_STEP = 16_384
+UNITS_PER_STEP = 16_384
 PROMPTS = ("The function textwrap.dedent", "A generator is", "What does `os.path.join` do?")
 WRITTEN = (
     "the the of . . self a the , , ``` the in",
@@ -73,9 +73,12 @@ def example_events(
         recipe_digest="9f2c" * 16,
         steps=steps,
         parameters=4_196_352,
-        tokens_per_step=TOKENS_PER_STEP,
+        trainable=4_196_352,
+        unit="tokens",
+        units_per_step=UNITS_PER_STEP,
         precision="float32",
-        compile=False,
+        compile="off",
+        save_every=steps // 4,
     )
     evaluate(0)
     for step in range(1, steps + 1):
@@ -84,7 +87,7 @@ def example_events(
             loss = true_loss(step) + noise.gauss(0, 0.07)
             warm = min(step / (0.05 * steps), 1.0)
             spike = step == round(0.62 * steps)
-            speed = TOKENS_PER_STEP / seconds * (1 - 0.06 * noise.random())
+            speed = UNITS_PER_STEP / seconds * (1 - 0.06 * noise.random())
             add(
                 "step",
                 step,
@@ -94,8 +97,8 @@ def example_events(
                     "ceiling_share": round(speed / 112_000, 4),
                     "memory_bytes": 1_310_000_000 + 20_000_000 * min(step, 20),
                 },
-                tokens=step * (TOKENS_PER_STEP - 384),
-                seen=step * TOKENS_PER_STEP,
+                tokens=step * (UNITS_PER_STEP - 384),
+                seen=step * UNITS_PER_STEP,
                 loss=loss + 1.9 * spike,
                 bits_per_byte=(loss + 1.9 * spike) * 0.923,
                 learning_rate=3e-3 * warm * (0.1 + 0.45 * (1 + math.cos(math.pi * step / steps))),

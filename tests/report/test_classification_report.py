@@ -127,6 +127,9 @@ def test_several_sets_and_two_labels_render(run: Path, of_five: dict[str, Any]) 
     _, checker = page_with(run, [of_five, two])
     text = "".join(checker.text)
     assert "(test)" in text and "(held-out)" in text and "Best threshold for label 1" in text
+    alone = classification(RunRecord("x", run, results={"classification": two}))
+    first = alone[: alone.index("</table>")]  # of two labels the pooled areas are left out, and nothing else
+    assert "F1, mean over labels" in first and "all labels pooled" not in first
 
 
 def test_several_labels_a_row_render_without_a_matrix(run: Path) -> None:

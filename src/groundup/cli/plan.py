@@ -59,9 +59,10 @@ def show(numbers: dict[str, Any], painter: Painter) -> None:
     if "seconds" not in numbers:
         return
     painter.print()
+    passes = "" if numbers["epochs"] is None else f" ({numbers['epochs']:.2f} passes over the data)"
     rows = [
-        ["steps", f"{numbers['steps']:,} of {numbers['tokens_per_step']:,} tokens"],
-        ["tokens", f"{format_count(numbers['tokens'])} ({numbers['epochs']:.2f} passes over the data)"],
+        ["steps", f"{numbers['steps']:,} of {numbers['tokens_per_step']:,} {numbers['unit']}"],
+        [numbers["unit"], format_count(numbers["tokens"]) + passes],
         ["time", f"{format_duration(numbers['seconds'])} ({numbers['seconds_per_step']:.2f} s a step, measured)"],
         ["disk", format_bytes(numbers["disk_bytes"])],
     ]
@@ -79,6 +80,9 @@ def advise(lacking: str, numbers: dict[str, Any], painter: Painter) -> None:
     rows = numbers["micro_batch"]
     if rows > 1:
         painter.print(f"  budget.micro_batch={max(1, rows // 2)}   halves the activations; the result is the same")
+    if numbers.get("unit", "tokens") != "tokens":
+        painter.print("  a smaller network")
+        return
     painter.print("  hardware.recompute=true   keeps less for backward, about a third slower")
     painter.print("  a smaller model.depth or data.context")
     painter.print("  add --fix to have the first of these that is enough written to a new recipe")

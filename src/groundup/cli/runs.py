@@ -37,7 +37,7 @@ def runs(arguments: argparse.Namespace) -> int:
 
 def listing(lines: list[dict[str, Any]], width: int) -> str:
     """The runs as a table, without intervals and hours where room is short; else a few lines for each run."""
-    heads = ["run", "outcome", "steps", "tokens", "metric", "value", "time", "started"]
+    heads = ["run", "outcome", "steps", "trained", "metric", "value", "time", "started"]
     for detailed in (True, False):
         whole = table([cells(line, detailed) for line in lines], heads, align="<<>><>><")
         if max(display_width(line) for line in whole.splitlines()) <= width:
@@ -61,7 +61,7 @@ def cells(line: dict[str, Any], detailed: bool) -> list[str]:
         printable(line["name"]),
         line["outcome"].replace("_", " "),
         figures.count(line["steps"]),
-        figures.count(line["tokens"]),
+        figures.count(line["tokens"]) + (printable(f" {line['unit']}") if line["tokens"] is not None else ""),
         printable(figures.words(line["metric"] or ("training loss" if line["value"] is not None else "-"))),
         value,
         figures.duration(line["seconds"]),

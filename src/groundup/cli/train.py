@@ -47,8 +47,13 @@ def train(arguments: argparse.Namespace) -> int:
 def trained_share(line: dict[str, Any]) -> str:
     """How many parameters are trained, and of how many where most stand still."""
     trained, there = line.get("trainable", line["parameters"]), line["parameters"]
-    of = f" of {there / 1e6:.2f} M" if trained < 0.9 * there else ""
-    return f"{trained / 1e6:.2f} M{of} parameters"
+    of = f" of {many(there)}" if trained < 0.9 * there else ""
+    return f"{many(trained)}{of} parameters"
+
+
+def many(number: int) -> str:
+    """A number of parameters: 2,114 or 4.16 M."""
+    return f"{number / 1e6:.2f} M" if number >= 100_000 else f"{number:,}"
 
 
 def usual_verb(folder: Path) -> str:
@@ -92,7 +97,7 @@ class Progress:
             "sample": self._sample,
             "guard": self._guard,
             "unfreeze": lambda said: self.say(
-                f"step {said['step']}: {said['trainable'] / 1e6:.2f} M parameters are trained from here on"
+                f"step {said['step']}: {many(said['trainable'])} parameters are trained from here on"
             ),
             "plateau": lambda said: self.say(
                 f"step {said['step']}: learning rates at {said['factor']:g} of the schedule"

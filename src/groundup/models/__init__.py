@@ -13,6 +13,7 @@ from torch import nn
 from groundup.models.agent import ActorCritic, ActorCriticOptions, SoftActorCritic, SoftActorCriticOptions
 from groundup.models.autoencoder import Autoencoder, AutoencoderOptions
 from groundup.models.bert import Bert, BertOptions
+from groundup.models.board_network import PolicyValue, PolicyValueOptions
 from groundup.models.convnet import Convnet, ConvnetOptions
 from groundup.models.gan import Gan, GanOptions
 from groundup.models.gpt2 import GPT2, GPT2Options
@@ -23,18 +24,23 @@ from groundup.models.mlp import Mlp, MlpOptions
 from groundup.models.moe import Moe, MoeOptions
 from groundup.models.q_network import QNetwork, QNetworkOptions
 from groundup.models.recurrent import Recurrent, RecurrentOptions
+from groundup.models.recurrent_text import RecurrentText, RecurrentTextOptions
 from groundup.models.resnet import Resnet, ResnetOptions
 from groundup.models.vae import Vae, VaeOptions
 from groundup.models.vit import Vit, VitOptions
 
-FamilyOptions = LlamaOptions | GPT2Options | BertOptions | MoeOptions
+FamilyOptions = LlamaOptions | GPT2Options | BertOptions | MoeOptions | RecurrentTextOptions
 
 FAMILIES: dict[str, tuple[type[FamilyOptions], type[nn.Module]]] = {
     "llama": (LlamaOptions, Llama),
     "gpt2": (GPT2Options, GPT2),
     "bert": (BertOptions, Bert),
     "moe": (MoeOptions, Moe),
+    "recurrent_text": (RecurrentTextOptions, RecurrentText),
 }
+
+READERS = ("bert", "recurrent_text")
+"""The families that read and write no text: what they are for is the head on them."""
 
 NetworkOptions = (
     LinearOptions
@@ -50,6 +56,7 @@ NetworkOptions = (
     | QNetworkOptions
     | ActorCriticOptions
     | SoftActorCriticOptions
+    | PolicyValueOptions
 )
 
 NETWORKS: dict[str, tuple[type[NetworkOptions], type[nn.Module]]] = {
@@ -66,6 +73,7 @@ NETWORKS: dict[str, tuple[type[NetworkOptions], type[nn.Module]]] = {
     "q_network": (QNetworkOptions, QNetwork),
     "actor_critic": (ActorCriticOptions, ActorCritic),
     "soft_actor_critic": (SoftActorCriticOptions, SoftActorCritic),
+    "policy_value": (PolicyValueOptions, PolicyValue),
 }
 
 PREDICTING = ("linear", "mlp", "convnet", "resnet", "inception", "recurrent", "vit")

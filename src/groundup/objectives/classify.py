@@ -80,9 +80,12 @@ class Classify(Stateless):
         self.weight_L = by_label(weights, model.labels, "class_weights")
 
     def weight(self, turn: str, batch: Batch) -> Tensor:
-        """The number of targets, each as heavy as its label."""
+        """The number of targets, each as heavy as its label, or as the two labels that were mixed."""
         target_N = batch[self.target]
-        return self.weight_L.to(target_N.device)[target_N[target_N != IGNORE]].sum()
+        weight_L = self.weight_L.to(target_N.device)
+        if "share_B" in batch:
+            return torch.lerp(weight_L[batch["other_label_B"]], weight_L[target_N], batch["share_B"]).sum()
+        return weight_L[target_N[target_N != IGNORE]].sum()
 
     def loss(self, turn: str, batch: Batch) -> Loss:
         """Forward, and the summed cross-entropy; metrics: `correct` of `targets`."""
@@ -90,9 +93,11 @@ class Classify(Stateless):
         valid = target_N != IGNORE
         logits_NL, target_N = logits_NL[valid], target_N[valid]
         weight_L = self.weight_L.to(logits_NL.device)
-        total = focal_cross_entropy(
-            logits_NL, target_N, weight_L, self.options.label_smoothing, self.options.focal_gamma
-        )
+        q_NL = targets(target_N, logits_NL, self.options.label_smoothing)
+        if "share_B" in batch:  # images that were mixed are partly of another label
+            other_NL = targets(batch["other_label_B"], logits_NL, self.options.label_smoothing)
+            q_NL = torch.lerp(other_NL, q_NL, batch["share_B"][:, None])
+        total = focal_cross_entropy(logits_NL, q_NL, weight_L, self.options.focal_gamma)
         correct = (logits_NL.argmax(dim=-1) == target_N).sum()
         return Loss(total, {"correct": correct, "targets": valid.sum()})
 
@@ -117,21 +122,25 @@ class Choice(Stateless):
         return Loss(total, {"correct": correct, "targets": valid.sum()})
 
 
-def focal_cross_entropy(
-    logits_NL: Tensor, target_N: Tensor, weight_L: Tensor, label_smoothing: float, gamma: float
-) -> Tensor:
-    """-Σ_n Σ_l q_nl · w_l · (1 - p_nl)^gamma · log p_nl, a scalar, where q is the target, smoothed.
+def targets(target_N: Tensor, logits_NL: Tensor, label_smoothing: float) -> Tensor:
+    """The distribution to learn for each row, (N, L) in the dtype of the logits: its label, less what smoothing spreads
+    evenly over all (Szegedy et al. 2015, arXiv:1512.00567, section 7)."""
+    spread = label_smoothing / logits_NL.shape[1]
+    even_NL = torch.full_like(logits_NL, spread)
+    return even_NL.scatter_(1, target_N[:, None], 1.0 - label_smoothing + spread)
 
-    With gamma 0 it is `cross_entropy(…, weight, reduction="sum", label_smoothing)` (smoothing: Szegedy et al. 2015,
-    arXiv:1512.00567, section 7), without smoothing the focal loss (Lin et al. 2017, arXiv:1708.02002, equation 5).
+
+def focal_cross_entropy(logits_NL: Tensor, q_NL: Tensor, weight_L: Tensor, gamma: float) -> Tensor:
+    """-Σ_n Σ_l q_nl · w_l · (1 - p_nl)^gamma · log p_nl, a scalar.
+
+    With gamma 0 it is `cross_entropy(…, weight, reduction="sum")`, for targets of one label the focal loss (Lin et al.
+    2017, arXiv:1708.02002, equation 5).
 
     Args:
         logits_NL: float32.
-        target_N: int64, in 0 … L-1.
+        q_NL: what is right, see `targets`.
     """
     log_p_NL = logits_NL.log_softmax(dim=-1)
-    spread = label_smoothing / logits_NL.shape[1]
-    q_NL = torch.full_like(log_p_NL, spread).scatter_(1, target_N[:, None], 1.0 - label_smoothing + spread)
     # A certain label has 1 - p = 0, where the slope of a power below 1 is infinite.
     rest_NL = (-torch.expm1(log_p_NL)).clamp_min(torch.finfo(log_p_NL.dtype).tiny)
     return -(q_NL * weight_L * rest_NL**gamma * log_p_NL).sum()

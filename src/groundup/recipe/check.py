@@ -13,7 +13,7 @@ from pydantic import BaseModel
 from groundup.adapters import FreezeOptions, QuantizeOptions
 from groundup.data.options import PrepareOptions
 from groundup.errors import GroundupError, nearest
-from groundup.models import FAMILIES
+from groundup.models import FAMILIES, READERS
 from groundup.recipe.check_optim import check_optim
 from groundup.recipe.check_rows import check_rows
 from groundup.recipe.faults import Places, raise_all
@@ -34,7 +34,7 @@ from groundup.recipe.tree import (
 SIZES = (
     "depth", "width", "layers", "heads", "key_value_heads", "head_size", "hidden", "context",
     "rotary_base", "norm_epsilon", "query_key_norm", "sliding_window", "tied", "family",
-    "experts", "experts_per_token",
+    "experts", "experts_per_token", "cell", "bidirectional", "dropout",
 )  # fmt: skip
 
 BUDGETS = ("steps", "tokens", "minutes", "epochs", "environment_steps")
@@ -121,11 +121,11 @@ class Check:
                 yield self.unused(
                     f"model.{name}", f"the family {model.family} has no such part", f"remove model.{name}"
                 )
-        if model.family == "bert" and not isinstance(data, LabelledData):
+        if model.family in READERS and not isinstance(data, LabelledData):
             yield self.fault(
                 "E-RECIPE-043", "model.family",
-                "an encoder cannot predict the next token: every position sees all others",
-                "the answer would stand in its own input, and the loss would fall to zero and mean nothing",
+                f"a model of family {model.family} reads texts and writes none",
+                "an encoder sees the answer in its own input; a recurrent body has no output matrix",
                 "set model.family=llama, or data.kind=labelled",
             )  # fmt: skip
         if model.family == "moe" and (model.experts_per_token or 2) > (model.experts or 8):

@@ -9,7 +9,7 @@ from groundup.data.rollout import RolloutOptions
 from groundup.errors import GroundupError
 from groundup.models import NETWORKS, PREDICTING
 from groundup.recipe.resolve_rows import ON_POLICY, players_of
-from groundup.recipe.tree import EnvironmentData, ImageData, ModelOptions, TableData
+from groundup.recipe.tree import EnvironmentData, GameData, ImageData, ModelOptions, TableData
 
 if TYPE_CHECKING:
     from groundup.recipe.check import Check
@@ -23,6 +23,9 @@ ACTING = {
 """The objectives of the networks that act, by family; the first is the usual one."""
 
 
+PLAYING = {"policy_value": ("self_play",)}
+
+
 def check_rows(check: Check) -> Iterator[GroundupError]:
     """Every fault that only recipes of rows can have."""
     recipe = check.recipe
@@ -34,8 +37,16 @@ def check_rows(check: Check) -> Iterator[GroundupError]:
             continue
         if check.given(recipe, name):
             yield check.unused(name, f"{data.kind} data has no such part", f"remove the {name} section")
+    if recipe.adapters and recipe.init_from is None:
+        yield check.fault(
+            "E-RECIPE-045", "adapters", "adapters change a model that exists, and this recipe starts from nothing",
+            "frozen weights of a network that knows nothing would learn nothing",
+            "set model.init_from=MODEL, or remove the adapters section",
+        )  # fmt: skip
     yield from _family(check)
     yield from _objective(check)
+    if recipe.hardware.recompute:
+        yield check.unused("hardware.recompute", "this network has no blocks to recompute", "remove it")
     for name in ("tokens", "tokens_per_step"):
         if check.given(budget, name):
             yield check.unused(f"budget.{name}", f"{data.kind} data is counted in rows", "use epochs and rows_per_step")
@@ -47,11 +58,14 @@ def check_rows(check: Check) -> Iterator[GroundupError]:
             f"set budget.rows_per_step={-(-budget.rows_per_step // budget.micro_batch) * budget.micro_batch}",
         )  # fmt: skip
     if isinstance(data, EnvironmentData):
-        yield from _environment(check, data)
+        yield from _environment(check)
+    elif isinstance(data, GameData) and budget.epochs is not None:
+        yield check.unused("budget.epochs", "self-play has no end of its data", "use budget.steps")
     elif budget.environment_steps is not None:
         yield check.unused("budget.environment_steps", f"{data.kind} data has no environment", "use budget.epochs")
     events = recipe.events
-    for name in ("prompts", "sample_tokens", "evaluate_tokens"):
+    writes = data.kind == "pairs" or not events.sample_every
+    for name in ("prompts", "sample_tokens", "evaluate_tokens") + (() if writes else ("sample_every",)):
         if check.given(events, name):
             yield check.unused(f"events.{name}", "this model writes no text", f"remove events.{name}")
 
@@ -60,6 +74,11 @@ def _family(check: Check) -> Iterator[GroundupError]:
     """The network must be one for this data."""
     recipe = check.recipe
     if isinstance(recipe.model, ModelOptions):
+        for name in type(recipe.model).model_fields if recipe.model.init_from else ():
+            if name not in ("init_from", "family") and check.given(recipe.model, name):
+                yield check.unused(
+                    f"model.{name}", "model.init_from brings the sizes of its model", f"remove model.{name}"
+                )
         if recipe.model.init_from is None:
             yield check.fault(
                 "E-RECIPE-065", "model.family", f"a {recipe.model.family} model does not read {recipe.data.kind} data",
@@ -79,6 +98,8 @@ def families_for(data: object) -> list[str]:
     """The families of networks that read this kind of data."""
     if isinstance(data, EnvironmentData):
         return list(ACTING)
+    if isinstance(data, GameData):
+        return list(PLAYING)
     if isinstance(data, TableData):
         return ["mlp", "linear"]
     if isinstance(data, ImageData):
@@ -91,8 +112,8 @@ def _objective(check: Check) -> Iterator[GroundupError]:
     family = recipe.model.family
     if isinstance(recipe.model, ModelOptions) or family not in families_for(recipe.data):
         return
-    if family in GENERATIVE | ACTING:
-        legal: tuple[str, ...] = (GENERATIVE | ACTING)[family]
+    if family in GENERATIVE | ACTING | PLAYING:
+        legal: tuple[str, ...] = (GENERATIVE | ACTING | PLAYING)[family]
     elif isinstance(recipe.data, TableData | ImageData):
         legal = (recipe.data.task,)
     else:
@@ -113,8 +134,19 @@ def _objective(check: Check) -> Iterator[GroundupError]:
         )  # fmt: skip
 
 
-def _environment(check: Check, data: EnvironmentData) -> Iterator[GroundupError]:
+def fits_network(check: Check) -> Iterator[GroundupError]:
+    """Where the model section holds the options of the network of model.init_from, which no rule could know before:
+    whether data, objective, players and experience fit it."""
+    yield from _family(check)
+    yield from _objective(check)
+    if isinstance(check.recipe.data, EnvironmentData):
+        yield from _environment(check)
+
+
+def _environment(check: Check) -> Iterator[GroundupError]:
     recipe = check.recipe
+    data = recipe.data
+    assert isinstance(data, EnvironmentData)
     on_policy = recipe.objective is not None and recipe.objective.kind in ON_POLICY
     if recipe.objective is None:
         on_policy = recipe.model.family == "actor_critic"
@@ -134,10 +166,20 @@ def _environment(check: Check, data: EnvironmentData) -> Iterator[GroundupError]
                 f"a rollout of {steps} steps is not divided evenly by {data.collect.minibatches} minibatches",
                 "each update takes an equal part of the rollout", "choose a divisor of horizon times count",
             )  # fmt: skip
-        if recipe.budget.rows_per_step is not None:
+    collect = data.collect if isinstance(data.collect, RolloutOptions) else RolloutOptions()
+    rows = collect.horizon * data.environment.count // collect.minibatches
+    for name in ("rows_per_step", "micro_batch") if on_policy else ():
+        if dict(recipe.budget)[name] not in (None, rows):
             yield check.unused(
-                "budget.rows_per_step", "a step takes one minibatch of the rollout", "set data.collect.minibatches"
+                f"budget.{name}", "a step takes one minibatch of the rollout", "set data.collect.minibatches"
             )
+    once = recipe.objective is not None and recipe.objective.kind in ("reinforce", "a2c")
+    if once and data.collect is not None and collect.epochs > 1:
+        yield check.fault(
+            "E-RECIPE-066", "data.collect.epochs", f"data.collect.epochs is {collect.epochs}",
+            "reinforce and a2c do not correct for the policy having moved since it collected the rollout",
+            "set data.collect.epochs=1, or objective.kind=ppo",
+        )  # fmt: skip
     if recipe.budget.epochs is not None:
         yield check.unused("budget.epochs", "an environment has no end of its data", "use environment_steps")
 

@@ -15,6 +15,7 @@ METRICS = {
     "embed": ("reciprocal_rank",),
     "pairs": ("loss", "token_accuracy"),
     "environment": ("return",),
+    "game": ("return",),
     "autoencoder": ("loss",),
     "vae": ("loss", "pixel_error"),
     "gan": (),

@@ -83,6 +83,9 @@ def sizes(model: ModelOptions, context: int) -> ModelOptions:
         "tied": True,
         "experts": 8,
         "experts_per_token": 2,
+        "cell": "lstm",
+        "bidirectional": True,
+        "dropout": 0.0,
     }
     known = FAMILIES[model.family][0].model_fields
     return fill(model, **{name: value for name, value in derived.items() if name in known})

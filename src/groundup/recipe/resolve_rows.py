@@ -4,13 +4,15 @@ is set explicitly always wins, as in resolve.py.
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
+from groundup.data.boards import game_of
 from groundup.data.replay import ReplayOptions
 from groundup.data.rollout import RolloutOptions
 from groundup.objectives import OBJECTIVES
 from groundup.optim.options import AdamWOptions, OptimizerOptions
-from groundup.recipe.tree import EnvironmentData, ImageData, PairData, Recipe, TableData
+from groundup.recipe.tree import EnvironmentData, GameData, ImageData, PairData, Recipe, TableData
 
 ROWS = 64
 """Rows in a step where the recipe says nothing."""
@@ -21,6 +23,9 @@ RATES = {"adamw": 1e-3, "adam": 1e-3, "sgd": 0.05, "rmsprop": 1e-3, "adagrad": 1
 FINE_TUNING = 0.3
 """The share of these rates for a model that has learned already."""
 
+SMALL_BOARD = 20
+"""Squares of a board on which a perfect player is found quickly."""
+
 OBJECTIVE_OF_FAMILY = {
     "autoencoder": "reconstruct",
     "vae": "elbo",
@@ -28,13 +33,21 @@ OBJECTIVE_OF_FAMILY = {
     "q_network": "dqn",
     "actor_critic": "ppo",
     "soft_actor_critic": "sac",
+    "policy_value": "self_play",
 }
 """The objective of a network that has one of its own."""
 
 PLAYERS = {"adversarial": ("critic", "generator"), "sac": ("critic", "actor", "temperature")}
 """The players of the objectives that have more than `model`."""
 
-ON_POLICY = ("reinforce", "a2c", "ppo")
+USUAL_ROLLOUTS = {
+    "reinforce": RolloutOptions(horizon=512, epochs=1, minibatches=1, gae_lambda=1.0),
+    "a2c": RolloutOptions(horizon=16, epochs=1, minibatches=1),
+    "ppo": RolloutOptions(),
+}
+"""How experience is collected where the recipe says nothing. Only PPO corrects for learning from it more than once."""
+
+ON_POLICY = tuple(USUAL_ROLLOUTS)
 
 
 def objective_of_rows(recipe: Recipe, family: str) -> Any:
@@ -58,12 +71,15 @@ def resolve_rows(recipe: Recipe, *, family: str) -> Recipe:
     """
     objective = objective_of_rows(recipe, family)
     data, budget = recipe.data, recipe.budget
-    rows = budget.rows_per_step or ROWS
+    micro = budget.micro_batch or ROWS
+    rows = budget.rows_per_step or math.ceil(ROWS / micro) * micro
     if isinstance(data, EnvironmentData):
-        collect = data.collect or (RolloutOptions() if objective.kind in ON_POLICY else ReplayOptions())
+        collect = data.collect or USUAL_ROLLOUTS.get(objective.kind) or ReplayOptions()
         data = data.model_copy(update={"collect": collect})
         if isinstance(collect, RolloutOptions):
             rows = collect.horizon * data.environment.count // collect.minibatches
+    if isinstance(data, GameData) and data.opponents is None:
+        data = data.model_copy(update={"opponents": _opponents(data)})
     optim = recipe.optim if "optim" in recipe.model_fields_set else usual_optimizers(objective.kind)
     fine_tuning = recipe.init_from is not None
     return recipe.model_copy(
@@ -74,6 +90,12 @@ def resolve_rows(recipe: Recipe, *, family: str) -> Recipe:
             "optim": {name: _with_rate(options, fine_tuning) for name, options in optim.items()},
         }
     )
+
+
+def _opponents(data: GameData) -> list[str]:
+    """The perfect player too, where all positions can be looked at in seconds."""
+    game = game_of(data.game)
+    return ["random", "perfect"] if game.rows * game.columns <= SMALL_BOARD else ["random"]
 
 
 def usual_optimizers(objective: str) -> dict[str, OptimizerOptions]:

@@ -11,6 +11,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from groundup.adapters import AdapterOptions
+from groundup.data.boards import GameOptions
 from groundup.data.chat_rows import ChatOptions
 from groundup.data.environments import EnvironmentOptions
 from groundup.data.image_options import ImageOptions
@@ -19,8 +20,10 @@ from groundup.data.options import PrepareOptions
 from groundup.data.parallel_options import ParallelOptions
 from groundup.data.replay import ReplayOptions
 from groundup.data.rollout import RolloutOptions
+from groundup.data.self_play import SelfPlayOptions
 from groundup.data.table_options import TableOptions
 from groundup.engine.options import BudgetOptions, EventOptions, GuardOptions, HardwareOptions
+from groundup.inference.tree_search import SearchOptions
 from groundup.models import NetworkOptions
 from groundup.objectives.adversarial import AdversarialOptions
 from groundup.objectives.classify import ChoiceOptions, ClassifyOptions, TagOptions
@@ -30,6 +33,7 @@ from groundup.objectives.next_token import NextTokenOptions
 from groundup.objectives.policy import A2COptions, PPOOptions, ReinforceOptions
 from groundup.objectives.reconstruct import ReconstructOptions, VaeOptions
 from groundup.objectives.regress import RegressOptions
+from groundup.objectives.self_play import SelfPlayLossOptions
 from groundup.objectives.soft_actor_critic import SACOptions
 from groundup.objectives.translate import TranslateOptions
 from groundup.objectives.value import DQNOptions
@@ -50,7 +54,9 @@ class _Options(BaseModel):
 class ModelOptions(_Options):
     """The network: one dial (`depth`), explicit sizes, or the model of an earlier run (`init_from`)."""
 
-    family: Literal["llama", "gpt2", "bert", "moe"] = Field(default="llama", description="which network; see models/")
+    family: Literal["llama", "gpt2", "bert", "moe", "recurrent_text"] = Field(
+        default="llama", description="which network; see models/"
+    )
     init_from: str | None = Field(
         default=None, description="run, checkpoint or model folder to start from; it brings its own sizes"
     )
@@ -74,6 +80,15 @@ class ModelOptions(_Options):
     )
     experts_per_token: int | None = Field(
         default=None, ge=1, description="family moe: how many of them each token goes through; derived: 2"
+    )
+    cell: Literal["rnn", "lstm", "gru"] | None = Field(
+        default=None, description="family recurrent_text: the equations of a step; derived: lstm"
+    )
+    bidirectional: bool | None = Field(
+        default=None, description="family recurrent_text: each layer also reads backwards; derived: true"
+    )
+    dropout: float | None = Field(
+        default=None, ge=0.0, lt=1.0, description="family recurrent_text: share of features dropped; derived: 0"
     )
 
 
@@ -202,8 +217,26 @@ class EnvironmentData(_Options):
     files: ClassVar[tuple[str, ...]] = ()
 
 
+class GameData(_Options):
+    """A board game to learn by playing against oneself."""
+
+    kind: Literal["game"]
+    game: GameOptions = Field(description="which, and on what board")
+    collect: SelfPlayOptions = Field(default_factory=SelfPlayOptions, description="how games are played and remembered")
+    search: SearchOptions = Field(
+        default_factory=SearchOptions, description="how long each move is thought about, in training and in matches"
+    )
+    opponents: list[Literal["random", "perfect"]] | None = Field(
+        default=None, description="whom matches are played against; derived: both, on large boards random alone"
+    )
+    games: int = Field(default=20, ge=1, description="games on each side against each opponent while training")
+    final_games: int = Field(default=200, ge=1, description="such games before and after")
+    context: ClassVar[int] = 1
+    files: ClassVar[tuple[str, ...]] = ()
+
+
 DataOptions = Annotated[
-    TextData | ChatData | LabelledData | TableData | ImageData | PairData | EnvironmentData,
+    TextData | ChatData | LabelledData | TableData | ImageData | PairData | EnvironmentData | GameData,
     Field(discriminator="kind"),
 ]
 
@@ -226,7 +259,8 @@ ObjectiveOptions = Annotated[
     | ReinforceOptions
     | A2COptions
     | PPOOptions
-    | SACOptions,
+    | SACOptions
+    | SelfPlayLossOptions,
     Field(discriminator="kind"),
 ]
 

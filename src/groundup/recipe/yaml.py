@@ -87,7 +87,14 @@ def parse_value(text: str, name: str) -> Any:
     text = text.strip()
     if text[:1] not in ("[", "{", '"', "'"):
         return _resolve(text, printable(name), None)
+    return parse_any(text, name)
+
+
+def parse_any(text: str, name: str) -> Any:
+    """A YAML text, whatever stands at its top; faults as for `parse`, the first of them alone."""
     node = _compose(text, printable(name))
+    if node is None:
+        return None
     builder = _Builder(printable(name))
     value = builder.build(node, ())
     if builder.faults:

@@ -13,26 +13,43 @@ from groundup.report.charts import stacked_bar
 from groundup.report.collect import RunRecord
 from groundup.report.markup import Child, Markup, details, join, pairs, table, tag
 from groundup.report.reading import flatten, known, mapping, mappings, text_of
-from groundup.report.summary import TOKEN_PARTS
+from groundup.report.summary import TOKEN_PARTS, counted
 
-INTENDED = "Learning, research and experiments on text of the kind it was trained on."
+INTENDED = "Learning, research and experiments on {} of the kind it was trained on."
+INPUTS = {"labelled": "rows", "table": "rows", "images": "images", "pairs": "sentences", "environment": "environments"}
+"""What a model takes or makes, by the kind of its data; text where none is named."""
+ANSWERS = "it answers whatever it is given, also what is like nothing in its data, and does not say when it is lost"
+CANNOT = {
+    "labelled": ANSWERS,
+    "table": ANSWERS,
+    "images": ANSWERS,
+    "made": "it makes images like those it was shown, and nothing else",
+    "pairs": "it can write a fluent translation that says something else",
+    "environment": "it does what earned rewards where it learned, which need not be what was meant, nor work elsewhere",
+}
+"""What a model cannot do, by the kind of its data."""
+TOKEN_MEANING = {
+    "trained": "targets that a gradient came from",
+    "masked": "read as context, not learned from",
+    "padded": "filled up to the length of the batch",
+    "cut": "left out because the row was too long",
+}
+LEDGERS = ("ledger", "rows", "images")
 MOST_ROWS = 200
 SHORT = 6
 
 
 def token_ledger(summary: dict[str, Any]) -> Markup:
-    """Tokens seen = trained + masked + padded + cut, drawn and summed."""
-    ledger = summary["ledger"]["tokens"]
+    """Tokens seen = trained + masked + padded + cut, drawn and summed; of rows only the parts that there are."""
+    ledger, unit = summary["ledger"]["tokens"], summary["unit"]
     seen = ledger["seen"]
     if seen is None:
         return Markup("")
     parts = [(name, ledger[name]) for name in TOKEN_PARTS if ledger[name] is not None]
-    meaning = {
-        "trained": "targets that a gradient came from",
-        "masked": "read as context, not learned from",
-        "padded": "filled up to the length of the batch",
-        "cut": "left out because the row was too long",
-    }
+    meaning = TOKEN_MEANING
+    if unit != "tokens":
+        parts = [(name, value) for name, value in parts if value or name == "trained"]
+        meaning = meaning | {"trained": "that a gradient came from, each as often as it was learned from"}
     rows: list[list[Child]] = [
         [
             tag("span", name, class_=f"key part-{index}"),
@@ -43,9 +60,10 @@ def token_ledger(summary: dict[str, Any]) -> Markup:
         for index, (name, value) in enumerate(parts)
     ]
     rows.append([tag("b", "seen"), balance(ledger["balanced"]), tag("b", figures.count(seen)), ""])
-    title = "Tokens seen: " + ", ".join(f"{name} {figures.count(value)}" for name, value in parts)
-    heads = ["tokens", "", "count", "share"]
-    return join([stacked_bar(title, parts), table("Token ledger", heads, rows, numeric=(2, 3))])
+    title = f"{figures.capital(unit)} seen: " + ", ".join(f"{name} {figures.count(value)}" for name, value in parts)
+    caption = "Token ledger" if unit == "tokens" else f"Ledger of {counted(summary)}"
+    drawn = stacked_bar(title, parts) if len(parts) > 1 else None
+    return join([drawn, table(caption, [unit, "", "count", "share"], rows, numeric=(2, 3))])
 
 
 def balance(balanced: bool | None) -> Markup:
@@ -65,11 +83,12 @@ def data_card(record: RunRecord, summary: dict[str, Any]) -> Markup:
         ledgers = {"": single} if by_unit(single) else {name: ledger_of(mapping(v)) for name, v in recorded.items()}
     parts: list[Child] = [rows_ledger(ledger, name) for name, ledger in ledgers.items()]
     if not any(parts) and recorded:
-        parts.append(field_table("Ledger of preparation", recorded))
+        caption = "Environment" if "environment" in recorded else "Ledger of preparation"
+        parts.append(field_table(caption, recorded.get("environment", recorded)))
     parts.append(quarantine(record))
     for source, card in cards.items():
         for name, value in card.items():
-            if name not in ("ledger", "rows") and isinstance(value, dict | list) and value:
+            if name not in LEDGERS and isinstance(value, dict | list) and value:
                 parts.append(nested(f"{source} {figures.words(name)}".strip(), value))
         scalars = {name: value for name, value in card.items() if not isinstance(value, dict | list)}
         if scalars:
@@ -83,8 +102,8 @@ def cards_of(record: RunRecord) -> dict[str, dict[str, Any]]:
 
 
 def ledger_of(card: dict[str, Any]) -> dict[str, Any]:
-    """The ledger in a card: of documents, of conversation rows, or the card itself."""
-    return mapping(card.get("ledger")) or mapping(card.get("rows")) or card
+    """The ledger in a card: of documents, of rows, of images, or the card itself."""
+    return next((found for name in LEDGERS if (found := mapping(card.get(name)))), card)
 
 
 def rows_ledger(ledger: dict[str, Any], source: str = "") -> Markup:
@@ -106,7 +125,7 @@ def rows_ledger(ledger: dict[str, Any], source: str = "") -> Markup:
 def by_unit(ledger: dict[str, Any]) -> dict[str, dict[str, float]]:
     """The parts that a ledger's whole is made of, by unit: {"documents": {"kept": 9, "set aside: …": 1}}."""
     tables: dict[str, dict[str, float]] = {}
-    for unit in ("documents", "rows", "bytes"):
+    for unit in ("documents", "rows", "images", "bytes"):
         kept = figure_of(ledger.get("kept"), unit)
         if known(ledger.get(unit)) is None or kept is None:
             continue
@@ -197,17 +216,20 @@ def model_card(record: RunRecord, summary: dict[str, Any]) -> Markup:
     options = mapping(model.get("options")) or mapping(recipe.get("model"))
     family = text_of(model.get("family") or options.get("family"))
     parameters, tokens = summary["measured"]["parameters"], summary["tokens"]
-    plan = mapping(record.plan.get("predicted"))
-    sizes = ", ".join(f"{figures.words(name)} {text}" for name, text in flatten(options).items() if name != "family")
+    plan, kind = mapping(record.plan.get("predicted")), record.data_kind
+    made = "made" if mapping(recipe.get("data")).get("task") == "none" else ""
+    sizes = ", ".join(
+        f"{figures.words(name)} {text}" for name, text in flatten(options).items() if name != "family" and text
+    )
     facts = pairs(
         "Model card",
         [
             ("Family", family),
             ("Parameters", f"{parameters:,.0f}" if parameters else ""),
             ("Sizes", sizes[:600]),
-            ("Trained on", f"{figures.count(tokens)} tokens; see the data card" if tokens else ""),
-            ("Intended use", text_of(stated.get("intended_use")) or INTENDED),
-            ("Limits", text_of(stated.get("limits")) or limits(parameters, tokens)),
+            ("Trained on", f"{figures.count(tokens)} {summary['unit']}; see the data card" if tokens else ""),
+            ("Intended use", text_of(stated.get("intended_use")) or INTENDED.format(INPUTS.get(kind, "text"))),
+            ("Limits", text_of(stated.get("limits")) or limits(made or kind, parameters, tokens, summary["unit"])),
             (
                 "Licence of the weights",
                 text_of(stated.get("licence")) or "Not stated. Choose one before you pass the model on.",
@@ -237,13 +259,14 @@ def licence_of(record: RunRecord) -> str:
     return ", ".join(dict.fromkeys(text_of(card["licence"]) for card in cards_of(record).values() if "licence" in card))
 
 
-def limits(parameters: float | None, tokens: float | None) -> str:
-    """What a reader must know before relying on the model, in plain words."""
+def limits(kind: str, parameters: float | None, tokens: float | None, unit: str) -> str:
+    """What a reader must know before relying on a model that learned from data of a kind, in plain words."""
     size = f"With {figures.count(parameters)} parameters" if parameters else "At its size"
-    seen = f" and {figures.count(tokens)} trained tokens" if tokens else ""
+    seen = f" and {figures.count(tokens)} trained {unit}" if tokens else ""
+    cannot = CANNOT.get(kind, "it can write fluent text that is false")
     return (
-        f"{size}{seen} it can write fluent text that is false. It knows nothing beyond its data, repeats the "
+        f"{size}{seen} {cannot}. It knows nothing beyond its data, repeats the "
         "errors and biases of that data, and was measured only by the evaluations in this report: not for "
-        "safety, fairness or languages that the data lacks. Do not let it decide about people, health, money "
-        "or law."
+        f"safety, fairness or {'cases' if kind in CANNOT else 'languages'} that the data lacks. Do not let it decide "
+        "about people, health, money or law."
     )

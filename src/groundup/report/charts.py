@@ -29,7 +29,8 @@ Values = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Series:
-    """One line or row of points: equally long x and y, `low` and `high` for points with an interval."""
+    """One line or row of points: equally long x and y, `low` and `high` for points with an interval, which is drawn
+    as a bar through each point or, for a `band`, as an area along the line."""
 
     name: str
     style: str
@@ -37,10 +38,16 @@ class Series:
     y: Sequence[float]
     low: Sequence[float] = ()
     high: Sequence[float] = ()
+    band: bool = False
 
     @property
     def points(self) -> bool:
         return bool(self.low)
+
+    @property
+    def banded(self) -> bool:
+        """Whether its intervals are an area along the line: one point alone has none."""
+        return self.band and sum(map(math.isfinite, self.low)) > 1
 
 
 @dataclass(frozen=True)
@@ -146,9 +153,9 @@ def vertical(series: Sequence[Series], from_zero: bool, binary: bool) -> Scale:
     return Scale(low, high, HEIGHT - 0.5, 0.5, spaced(low, high, 6, BINARY_STEPS if binary else None))
 
 
-def horizontal(series: Sequence[Series], time: bool) -> Scale:
-    """The scale across: from zero to the last recorded value."""
-    values = [value for one in series for value in one.x if math.isfinite(value)]
+def horizontal(series: Sequence[Series], time: bool, reach: float = 0.0) -> Scale:
+    """The scale across: from zero to the last recorded value, or to `reach` if that is farther."""
+    values = [value for value in (reach, *(x for one in series for x in one.x)) if math.isfinite(value)]
     low, high = widened(min([0.0, *values]), max([0.0, *values]))
     return Scale(low, high, 0.0, 100.0, spaced(low, high, 6, TIME_STEPS if time else None))
 
@@ -169,6 +176,14 @@ def line_path(one: Series, across: Scale, down: Scale) -> Markup:
     return tag("path", d="".join(commands), class_=f"line {one.style}", vector_effect="non-scaling-stroke")
 
 
+def band_path(one: Series, across: Scale, down: Scale) -> Markup:
+    """The area between the lower and the upper ends of the intervals; points without one are passed over."""
+    rows = [row for row in zip(one.x, one.low, one.high) if all(map(math.isfinite, row))]
+    ends = [(x, high) for x, _, high in rows] + [(x, low) for x, low, _ in reversed(rows)]
+    places = (f"{across(x) * WIDE / 100:.1f} {max(min(down(y), HEIGHT * 3.0), -HEIGHT * 3.0):.1f}" for x, y in ends)
+    return tag("path", d=f"M{'L'.join(places)}Z", class_=f"band {one.style}")
+
+
 def point_marks(one: Series, across: Scale, down: Scale) -> Markup:
     """A dot for each value inside the frame and a bar for its interval."""
     marks: list[Markup] = []
@@ -176,7 +191,7 @@ def point_marks(one: Series, across: Scale, down: Scale) -> Markup:
         if not (math.isfinite(x) and down.first <= y <= down.last):
             continue
         at = f"{across(x):.2f}%"
-        if math.isfinite(low) and math.isfinite(high):
+        if math.isfinite(low) and math.isfinite(high) and not one.banded:
             ends = {"y1": f"{down(low):.1f}", "y2": f"{down(high):.1f}"}
             marks.append(tag("line", x1=at, x2=at, class_=f"whisker {one.style}", **ends))
         marks.append(tag("circle", cx=at, cy=f"{down(y):.1f}", r="2.6", class_=f"dot {one.style}"))
@@ -206,6 +221,7 @@ def line_chart(
     *,
     x_format: Format,
     y_format: Format,
+    reach: float = 0.0,
     time: bool = False,
     from_zero: bool = False,
     binary: bool = False,
@@ -216,15 +232,18 @@ def line_chart(
 
     Args:
         identifier: unique in the page; `identifier-title` and `identifier-text` name its two texts.
+        reach: how far the horizontal axis goes at least.
         time: x is seconds, so that ticks fall on minutes and hours.
         from_zero: the vertical axis starts at zero.
         binary: y is bytes, so that ticks fall on whole binary units.
         data: data-… attributes for the script.
     """
-    across, down = horizontal(series, time), vertical(series, from_zero, binary)
+    across, down = horizontal(series, time, reach), vertical(series, from_zero, binary)
+    bands = [band_path(one, across, down) for one in series if one.banded]
     lines = [line_path(one, across, down) for one in series]
     inner = tag(
         "svg",
+        *bands,
         *lines,
         viewBox=f"0 0 {WIDE} {HEIGHT}",
         preserveAspectRatio="none",

@@ -11,10 +11,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from groundup.report import figures
-from groundup.report.charts import Scale, interval_bar, widened
 from groundup.report.collect import RunRecord
 from groundup.report.confusion import matrix
 from groundup.report.markup import Child, Markup, details, join, table, tag
+from groundup.report.measures import caption_of, scores_table
 from groundup.report.reading import known, mapping, mappings, number, text_of
 from groundup.report.squares import Line, square
 
@@ -22,6 +22,10 @@ MOST_SETS = 4
 MOST_ROWS = 500
 OPEN_ROWS = 12
 LONGEST = 400
+LENGTHS = "text length"
+"""The kind of slice that means nothing where the text is only the name of a row."""
+PLACES = {"images": "image", "table": "row"}
+"""What single rows are called by, by the kind of data: an image by its path, a row by its file and line."""
 STYLES = ("main", "held-0", "held-1", "held-2")
 VERDICTS = {"better": "good", "worse": "bad", "within noise": "fair"}
 HEADLINE = {
@@ -60,15 +64,18 @@ CALIBRATION = {
 
 
 def classification(record: RunRecord, prefix: str = "") -> Markup:
-    """The section; empty when results.json holds no `classification`."""
-    found = record.results.get("classification")
-    sets = [mapping(found)] if isinstance(found, dict) else mappings(found)
-    parts = [one_set(one, f"{prefix}classes-{index}") for index, one in enumerate(sets[:MOST_SETS])]
+    """The section; empty when results.json holds neither `classification` nor `multilabel`."""
+    sets: list[dict[str, Any]] = []
+    for name in ("classification", "multilabel"):
+        found = record.results.get(name)
+        sets += [mapping(found)] if isinstance(found, dict) else mappings(found)
+    place = PLACES.get(record.data_kind, "text")
+    parts = [one_set(one, f"{prefix}classes-{index}", place) for index, one in enumerate(sets[:MOST_SETS])]
     return join(parts)
 
 
-def one_set(found: dict[str, Any], identifier: str) -> Markup:
-    """Everything about one set of rows."""
+def one_set(found: dict[str, Any], identifier: str, place: str) -> Markup:
+    """Everything about one set of rows; `place` is the word for what single rows are called by."""
     names = labels_of(found)
     return join(
         [
@@ -80,9 +87,9 @@ def one_set(found: dict[str, Any], identifier: str) -> Markup:
             calibration(mapping(found.get("calibration"))),
             threshold(mapping(found.get("threshold"))),
             per_label(mappings(found.get("per_label"))),
-            slices(mappings(found.get("slices"))),
+            slices([one for one in mappings(found.get("slices")) if place == "text" or one.get("kind") != LENGTHS]),
             confused(mappings(found.get("confused"))),
-            mistakes(mappings(found.get("mistakes"))),
+            mistakes(mappings(found.get("mistakes")), place),
         ]
     )
 
@@ -116,26 +123,13 @@ def headline(found: dict[str, Any]) -> Markup:
         titles["accuracy"] = "rows with every label right"
     if len(labels_of(found)) == 2:  # two labels mirror each other: pooled areas say nothing more
         measured = {
-            name: value
-            for name, value in measured.items()
-            if not name not in ("roc_area_micro", "average_precision_micro")
+            name: value for name, value in measured.items() if name not in ("roc_area_micro", "average_precision_micro")
         }
-    names = [name for name in HEADLINE if known(measured.get(name, {}).get("value")) is not None]
-    ends = [known(measured[n].get(key)) for n in names if n != "log_loss" for key in ("value", "low", "high")]
-    shares = [end for end in ends if end is not None]
-    span = Scale(*widened(min(shares, default=0.0), max(shares, default=1.0)), 3.0, 97.0)
-    rows: list[list[Child]] = []
-    for name in names:
-        value, low, high = (known(measured[name].get(key)) for key in ("value", "low", "high"))
-        between = figures.between(low, high)
-        shown = f"{titles[name]} {figures.metric(value)}"
-        bar = None if name == "log_loss" or value is None else interval_bar(shown, None, value, low, high, span)
-        rows.append([titles[name], tag("b", figures.metric(value)), between or figures.MISSING, bar])
-    data, count = text_of(found.get("data"))[:80], known(found.get("rows"))
-    confidence = known(found.get("confidence"))
-    caption = f"Classification of {figures.count(count)} rows" + (f" ({figures.words(data)})" if data else "")
-    caption += f", with intervals of {figures.percent(confidence)}" if confidence is not None else ""
-    return table(caption, ["metric", "value", "interval", ""], rows, numeric=(1, 2), class_="results classes")
+    caption = caption_of(f"Classification of {figures.count(known(found.get('rows')))} rows", found)
+    names = [name for name in HEADLINE if name in measured]
+    return scores_table(
+        caption, [(titles[name], measured[name], "" if name == "log_loss" else "share") for name in names]
+    )
 
 
 def notes(found: dict[str, Any]) -> Markup:
@@ -341,11 +335,11 @@ def confused(found: list[dict[str, Any]]) -> Markup:
     return table("Most confused", heads, rows, numeric=(2, 3)) if rows else Markup("")
 
 
-def mistakes(found: list[dict[str, Any]]) -> Markup:
+def mistakes(found: list[dict[str, Any]], place: str) -> Markup:
     """The wrong predictions that the model is surest of: read these first."""
     rows: list[list[Child]] = [
         [
-            tag("span", text_of(one.get("text"))[:LONGEST] or "(no text)", dir="auto"),
+            tag("span", text_of(one.get("text"))[:LONGEST] or f"(no {place})", dir="auto"),
             text_of(one.get("predicted"))[:LONGEST],
             figures.metric(known(one.get("probability"))),
             text_of(one.get("label"))[:LONGEST],
@@ -353,6 +347,6 @@ def mistakes(found: list[dict[str, Any]]) -> Markup:
         ]
         for one in found[:MOST_ROWS]
     ]
-    heads = ["text", "predicted", "probability", "true label", "its probability"]
+    heads = [place, "predicted", "probability", "true label", "its probability"]
     caption = "Most confident mistakes: a wrong label in the data looks like this too"
     return table(caption, heads, rows, numeric=(2, 4), class_="results classes mistakes") if rows else Markup("")

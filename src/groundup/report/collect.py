@@ -27,6 +27,7 @@ from groundup.report.reading import (
 MEASURED = ("step", "tokens", "seen", "loss", "bits_per_byte", "learning_rate", "gradient_norm")
 CLOCKED = ("seconds", "tokens_per_second", "ceiling_share", "memory_bytes")
 MOST_INCIDENTS = 400
+LONGEST_UNIT = 20
 MOST_EXAMPLES = 5
 REPEATED = "step records were repeated by later ones, which count"
 UNNUMBERED = "step records have no step number and were left out"
@@ -72,6 +73,23 @@ class RunRecord:
     model: dict[str, Any] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     stages: list[RunRecord] = field(default_factory=list)
+
+    @property
+    def data_kind(self) -> str:
+        """What the run learned from, as its recipe says: text, chat, labelled, table, images, pairs, environment."""
+        return text_of(mapping(self.recipe.get("data")).get("kind"))
+
+    @property
+    def unit(self) -> str:
+        """What the ledger counts: tokens or rows; "units" for stages that count different things.
+
+        The steps of a translator are made of pairs, its ledger counts their tokens.
+        """
+        if self.stages and not self.start:
+            units = {stage.unit for stage in self.stages}
+            return units.pop() if len(units) == 1 else "units"
+        said = text_of(self.start.get("unit"))
+        return said if said.isalpha() and len(said) <= LONGEST_UNIT else "tokens"
 
     def last(self, column: str) -> float:
         """The latest recorded value of a column, NaN if there is none."""

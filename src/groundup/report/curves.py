@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from groundup.report import figures
@@ -20,12 +20,27 @@ from groundup.report.reading import mapping, number, text_of
 AXES = (("steps", "step", "steps"), ("tokens", "tokens", "tokens"), ("time", "seconds", "time"))
 SMOOTHED_FROM = 60
 MOST_SETS = 3
+MOST_METRICS = 12
 ROWS = 14
+NATS = ("next_token", "classify", "choice", "tag", "multilabel", "translate")
+"""Objectives whose loss is a mean cross-entropy."""
+NOTES = {
+    "return": "rewards of an episode, summed",
+    "accuracy": "share of right answers",
+    "token_accuracy": "share of the target's tokens",
+    "negative_bound": "nats per image",
+    "pixel_error": "mean squared error of a pixel",
+    "squared_error": "mean",
+    "reciprocal_rank": "mean of 1 / rank of the right partner",
+}
+REPEATS = ("loss", "bits_per_byte", "perplexity")
+"""Metrics of evaluations that have a chart of their own, or say again what the loss says."""
 
 
 @dataclass(frozen=True)
 class Chart:
-    """One quantity: the column of the step events and, where it is also evaluated, the metric's name."""
+    """One quantity: the column of the step events and, where it is also evaluated, the metric's name. What is only
+    evaluated has no column, and its intervals are a band."""
 
     key: str
     title: str
@@ -35,10 +50,12 @@ class Chart:
     from_zero: bool = False
     smoothed: bool = False
     binary: bool = False
+    band: bool = False
+    wide: bool = False
 
 
-CHARTS = (
-    Chart("loss", "Loss", "nats per target", figures.short, metric="loss", smoothed=True),
+RECORDED = (
+    Chart("loss", "Loss", "as the objective counts it", figures.short, metric="loss", smoothed=True, wide=True),
     Chart(
         "bits_per_byte",
         "Bits per byte",
@@ -49,7 +66,7 @@ CHARTS = (
     ),
     Chart("learning_rate", "Learning rate", "as scheduled", figures.short, from_zero=True),
     Chart("gradient_norm", "Gradient norm", "before clipping", figures.short, from_zero=True, smoothed=True),
-    Chart("tokens_per_second", "Throughput", "tokens per second", figures.short, from_zero=True, smoothed=True),
+    Chart("tokens_per_second", "Throughput", "a second", figures.short, from_zero=True, smoothed=True),
     Chart(
         "ceiling_share",
         "Share of the ceiling",
@@ -72,15 +89,50 @@ class Line:
     y: list[float]
     low: list[float]
     high: list[float]
+    band: bool = False
 
     def on(self, axis: str) -> Series:
-        return Series(self.name, self.style, self.x[axis], self.y, self.low, self.high)
+        return Series(self.name, self.style, self.x[axis], self.y, self.low, self.high, self.band)
+
+
+def charts_of(record: RunRecord) -> list[Chart]:
+    """The charts of a run: its loss, every metric that was evaluated on the way, then what else each step recorded.
+
+    Who learns to act is judged by its returns, so they come first; its loss says little.
+    """
+    kind = text_of(mapping(record.recipe.get("objective")).get("kind"))
+    loss = "nats per target" if kind in NATS or (not kind and record.unit == "tokens") else RECORDED[0].note
+    notes = {
+        "loss": "nats per image" if kind == "elbo" else loss,
+        "tokens_per_second": f"{record.unit} per second",
+    }
+    recorded = [replace(chart, note=notes.get(chart.key, chart.note)) for chart in RECORDED]
+    names = dict.fromkeys(name for event in record.evaluations for name in mapping(event.get("metrics")))
+    evaluated = [
+        Chart(
+            f"evaluated-{index}",
+            figures.capital(figures.words(name)[:60]),
+            NOTES.get(name, ""),
+            figures.short,
+            name,
+            band=True,
+        )
+        for index, name in enumerate([name for name in names if name not in REPEATS][:MOST_METRICS])
+    ]
+    if any(chart.metric == "return" for chart in evaluated):
+        evaluated.sort(key=lambda chart: chart.metric != "return")
+        return [replace(evaluated[0], wide=True), *evaluated[1:], replace(recorded[0], wide=False), *recorded[1:]]
+    return [*recorded[:2], *evaluated, *recorded[2:]]
 
 
 def lines_of(record: RunRecord, chart: Chart) -> list[Line]:
     """The series of one chart, thinned to what can be seen; [] if the run recorded none of it."""
     columns = record.columns
+    if chart.key not in columns:
+        return [replace(line, band=True) for line in evaluated_lines(record, chart.metric)]
     values: Sequence[float] = columns[chart.key]
+    if chart.key == "ceiling_share" and not any(value > 0 for value in values):
+        return []  # the work of a step was not counted
     lines: list[Line] = []
 
     def line(name: str, style: str, y: Sequence[float]) -> None:
@@ -125,7 +177,8 @@ def curves(record: RunRecord, prefix: str = "") -> Markup:
     """The charts of a run with the switch of their axis and the numbers behind them; empty without any."""
     figures_: list[Markup] = []
     data: dict[str, Any] = {}
-    for chart in CHARTS:
+    charts = charts_of(record)
+    for chart in charts:
         lines = lines_of(record, chart)
         if lines:
             figures_.append(figure(record, chart, lines, prefix))
@@ -138,7 +191,7 @@ def curves(record: RunRecord, prefix: str = "") -> Markup:
             tag("input", type="radio", name=f"{prefix}axis", value=axis, checked=index == 0),
             tag("span", name),
         )
-        for index, (axis, column, name) in enumerate(AXES)
+        for index, (axis, column, name) in enumerate(axes_of(record))
         if any(math.isfinite(value) for value in record.columns[column])
     ]
     switch = tag("fieldset", tag("legend", "Draw against"), *choices, class_="switch")
@@ -146,7 +199,7 @@ def curves(record: RunRecord, prefix: str = "") -> Markup:
         "div",
         switch if len(choices) > 1 else None,
         tag("div", *figures_, class_="charts"),
-        numbers(record),
+        numbers(record, charts),
         data_block(data, f"{prefix}points"),
         class_="curves",
     )
@@ -155,24 +208,27 @@ def curves(record: RunRecord, prefix: str = "") -> Markup:
 def figure(record: RunRecord, chart: Chart, lines: list[Line], prefix: str) -> Markup:
     """One chart on all its axes, with its title, its legend and what was smoothed."""
     drawings: list[Child] = []
-    for axis, column, name in AXES:
+    for axis, column, name in axes_of(record):
         series = [line.on(axis) for line in lines]
         if not any(math.isfinite(x) for one in series for x in one.x):
             continue
+        reach = record.at_step(column, record.last("step"))
         drawings.append(
             line_chart(
                 f"{prefix}{chart.key}-{axis}",
                 f"{chart.title} against {name}",
-                described(chart, lines, record.at_step(column, record.last("step")), axis),
+                described(chart, lines, reach, axis, name),
                 series,
                 x_format=(lambda value: figures.duration(value)) if axis == "time" else figures.short,
                 y_format=chart.y_format,
+                reach=reach,
                 time=axis == "time",
                 from_zero=chart.from_zero,
                 binary=chart.binary,
                 class_=f"by-{axis}",
                 data_chart=chart.key,
                 data_axis=axis,
+                data_unit=name,
                 data_points=f"{prefix}points",
                 data_key=f"{prefix}{chart.key}",
             )
@@ -184,13 +240,18 @@ def figure(record: RunRecord, chart: Chart, lines: list[Line], prefix: str) -> M
     return tag(
         "figure",
         tag("figcaption", tag("strong", chart.title), " ", tag("span", chart.note, class_="quiet")),
-        tag("div", *legend, class_="legend") if len(legend) > 1 else None,
+        tag("div", *legend, class_="legend") if len(legend) > 1 or chart.band else None,
         tag("div", *drawings, class_="plot"),
-        class_="wide" if chart.metric == "loss" else None,
+        class_="wide" if chart.wide else None,
     )
 
 
-def described(chart: Chart, lines: list[Line], reach: float, axis: str) -> str:
+def axes_of(record: RunRecord) -> list[tuple[str, str, str]]:
+    """What curves are drawn against: its name in the page, the column, and the word for it."""
+    return [(axis, column, record.unit if axis == "tokens" else name) for axis, column, name in AXES]
+
+
+def described(chart: Chart, lines: list[Line], reach: float, axis: str, unit: str) -> str:
     """The chart in words: from where to where each line goes."""
     parts = []
     for line in lines:
@@ -199,8 +260,9 @@ def described(chart: Chart, lines: list[Line], reach: float, axis: str) -> str:
             ends = f"from {chart.y_format(values[0])} to {chart.y_format(values[-1])}"
             extremes = f"lowest {chart.y_format(min(values))}, highest {chart.y_format(max(values))}"
             parts.append(f"{line.name}: {ends}, {extremes}")
-    extent = figures.duration(reach) if axis == "time" else f"{figures.count(reach)} {axis}"
-    return f"{chart.title} ({chart.note}) over {extent}. " + "; ".join(parts) + "."
+    extent = figures.duration(reach) if axis == "time" else f"{figures.count(reach)} {unit}"
+    note = f" ({chart.note})" if chart.note else ""
+    return f"{chart.title}{note} over {extent}. " + "; ".join(parts) + "."
 
 
 def points(line: Line) -> dict[str, Any]:
@@ -215,7 +277,7 @@ def points(line: Line) -> dict[str, Any]:
     )
 
 
-def numbers(record: RunRecord) -> Markup:
+def numbers(record: RunRecord, charts: list[Chart]) -> Markup:
     """The values behind the curves as tables, for those who would rather read than look."""
     columns = record.columns
     total = len(columns["step"])
@@ -224,9 +286,13 @@ def numbers(record: RunRecord) -> Markup:
         picked = sorted({round(i * (total - 1) / (min(total, ROWS) - 1 or 1)) for i in range(min(total, ROWS))})
         shown: list[tuple[str, str, Format]] = [
             ("step", "step", figures.count),
-            ("tokens", "tokens", figures.count),
+            ("tokens", record.unit, figures.count),
             ("seconds", "time", figures.duration),
-            *((chart.key, chart.title.lower(), chart.y_format) for chart in CHARTS[2:]),
+            *(
+                (chart.key, chart.title.lower(), chart.y_format)
+                for chart in charts
+                if chart.key in columns and chart.key not in REPEATS
+            ),
         ]
         shown[3:3] = [("loss", "loss", figures.metric), ("bits_per_byte", "bits per byte", figures.metric)]
         shown = [item for item in shown if any(math.isfinite(value) for value in columns[item[0]])]

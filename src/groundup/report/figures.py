@@ -132,6 +132,11 @@ def words(name: str) -> str:
     return name.replace("held_out", "held-out").replace("_", " ")
 
 
+def capital(text: str) -> str:
+    """`text` with its first letter raised and nothing else changed."""
+    return text[:1].upper() + text[1:]
+
+
 def shaped(name: str, value: object) -> str:
     """A value of unknown meaning as its name suggests: bytes as sizes, shares as per cent, counts with commas."""
     found = known(value)

@@ -13,7 +13,7 @@ import re
 from collections.abc import Iterable
 
 HIDDEN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff\ufeff]")
-VOID = frozenset({"br", "hr", "input", "link", "meta", "path", "line", "circle", "rect"})
+VOID = frozenset({"br", "hr", "img", "input", "link", "meta", "path", "line", "circle", "rect"})
 
 
 class Markup(str):

@@ -17,7 +17,7 @@ const time = (value) => {
   if (value < 3600) return `${Math.floor(value / 60)} min ${Math.floor(value % 60)} s`;
   return `${Math.floor(value / 3600)} h ${Math.floor((value % 3600) / 60)} min`;
 };
-const across = { steps: (value) => `step ${number(value)}`, tokens: (value) => `${number(value)} tokens`, time };
+const across = { steps: (value) => `step ${number(value)}`, tokens: (value, unit) => `${number(value)} ${unit}`, time };
 const down = { memory_bytes: bytes, ceiling_share: (value) => `${number(value * 100)} %` };
 
 const nearest = (values, wanted) => {
@@ -29,7 +29,7 @@ const nearest = (values, wanted) => {
 };
 
 const attach = (chart, series) => {
-  const { axis, first, last } = chart.dataset;
+  const { axis, unit, first, last } = chart.dataset;
   const [from, to] = [Number(first), Number(last)];
   const shape = down[chart.dataset.chart] || number;
   const cursor = document.createElementNS("http://www.w3.org/2000/svg", "line");
@@ -51,7 +51,7 @@ const attach = (chart, series) => {
     cursor.setAttribute("x1", `${share * 100}%`);
     cursor.setAttribute("x2", `${share * 100}%`);
     chart.append(cursor);
-    reading.textContent = [across[axis](x)].concat(series.map((one) => {
+    reading.textContent = [across[axis](x, unit)].concat(series.map((one) => {
       const at = nearest(one[axis], x);
       const range = one.low && one.low[at] !== null ? ` (${shape(one.low[at])} to ${shape(one.high[at])})` : "";
       return `${one.name}  ${shape(one.y[at])}${range}`;

@@ -13,10 +13,11 @@ from importlib.resources import files
 from typing import Any
 from urllib.parse import quote
 
-from groundup.report import cards, figures, sections
+from groundup.report import cards, figures, measures, sections
 from groundup.report.classification import classification
 from groundup.report.collect import RunRecord
 from groundup.report.curves import curves
+from groundup.report.made import made_images
 from groundup.report.markup import Child, Markup, join, tag
 from groundup.report.summary import summarize
 
@@ -42,6 +43,8 @@ def render(record: RunRecord) -> str:
         tag("script", script),
     )
     policy = f"default-src 'none'; style-src '{sha256(style)}'; script-src '{sha256(script)}'; base-uri 'none'"
+    if "<img " in body:  # escaped text holds no such thing
+        policy += "; img-src data:"
     document = tag(
         "html",
         tag(
@@ -102,9 +105,16 @@ def head(record: RunRecord, summary: dict[str, Any]) -> Markup:
 def run_parts(record: RunRecord, summary: dict[str, Any], prefix: str = "") -> list[Part]:
     """The sections of one run."""
     ledger = join([cards.token_ledger(summary), cards.data_card(record, summary)])
+    made = made_images(record)
+    empty = made and not summary["evaluations"]  # two players have no number that says how well they do
     return [
-        (f"{prefix}results", "Results", sections.results(summary)),
+        (f"{prefix}results", "Results", Markup("") if empty else sections.results(summary)),
         (f"{prefix}classification", "Classification", classification(record, prefix)),
+        (f"{prefix}regression", "Predicted numbers", measures.regression(record, prefix)),
+        (f"{prefix}tagging", "Tags", measures.tagging(record)),
+        (f"{prefix}retrieval", "Retrieval", measures.retrieval(record)),
+        (f"{prefix}translation", "Translation", measures.translation(record)),
+        (f"{prefix}made", "Made images", made),
         (f"{prefix}curves", "Curves", curves(record, prefix)),
         (f"{prefix}samples", "Samples", sections.samples(record)),
         (f"{prefix}plan", "Plan and measurement", sections.planned(summary)),

@@ -89,7 +89,7 @@ def require_run(folder: Path | str) -> None:
 
 
 def run_line(folder: Path, below: Path) -> dict[str, Any]:
-    """One run as `groundup runs` lists it: name, outcome, steps, tokens, the leading metric, time, date.
+    """One run as `groundup runs` lists it: name, outcome, steps, what it saw, the leading metric, time, date.
 
     `report.json` is believed if it is no older than the events; else the run is read anew.
     """
@@ -101,6 +101,7 @@ def run_line(folder: Path, below: Path) -> dict[str, Any]:
         "path": str(folder),
         "outcome": summary["outcome"],
         "steps": summary["steps"],
+        "unit": summary["unit"],
         "tokens": summary["tokens"],
         "metric": row["metric"] if row else None,
         "value": row["after"] if row else summary["final"]["loss"],
@@ -123,7 +124,7 @@ def recent_summary(folder: Path) -> dict[str, Any] | None:
     except OSError:
         return None
     summary = read_object(folder / "report.json", [])
-    needed = {"outcome", "steps", "tokens", "seconds", "started", "recipe_digest", "evaluations", "final"}
+    needed = {"outcome", "steps", "unit", "tokens", "seconds", "started", "recipe_digest", "evaluations", "final"}
     whole = summary.get("schema") == SCHEMA and needed <= summary.keys() and isinstance(summary["final"], dict)
     return summary if whole else None
 

@@ -15,7 +15,7 @@ from groundup.report.collect import RunRecord
 from groundup.report.curves import spread
 from groundup.report.markup import Child, Markup, details, join, pairs, table, tag
 from groundup.report.reading import flatten, known, mapping, mappings, number, text_of
-from groundup.report.summary import headline
+from groundup.report.summary import counted, headline
 
 OUTCOMES = {
     "finished": ("good", "Finished"),
@@ -26,7 +26,8 @@ OUTCOMES = {
     "empty": ("fair", "Nothing recorded"),
 }
 VERDICTS = {"better": "good", "worse": "bad", "within noise": "fair", "changed": "fair"}
-LEADING = ("bits_per_byte", "loss", "f1", "exact_match", "accuracy")
+TILES = ("bits_per_byte", "loss", "f1", "exact_match", "return", "accuracy")
+"""The evaluations of the first screen, the first of them that were measured."""
 LONGEST_SAMPLE = 1500
 MOST_SAMPLES = 8
 MOST_PROMPTS = 12
@@ -36,7 +37,7 @@ PLANNED = (
     ("memory_bytes", "Peak memory", figures.size),
     ("seconds", "Training time", figures.duration),
     ("parameters", "Parameters", figures.count),
-    ("tokens", "Tokens seen", figures.count),
+    ("tokens", "{} seen", figures.count),
     ("steps", "Steps", figures.count),
     ("disk_bytes", "Disk for checkpoints", figures.size),
 )
@@ -57,7 +58,7 @@ def sentence(summary: dict[str, Any]) -> str:
         of = f" of {figures.count(planned)}" if planned and planned != steps else ""
         parts.append(f"{figures.count(steps)}{of} steps")
     if tokens:
-        parts.append(f"{figures.count(tokens)} trained tokens")
+        parts.append(f"{figures.count(tokens)} trained {counted(summary)}")
     if summary["seconds"]:
         parts.append(f"{figures.duration(summary['seconds'])} of training")
     if not parts:
@@ -82,17 +83,23 @@ def key_figures(summary: dict[str, Any]) -> Markup:
     for row in leading:
         span = figures.between(row["low"], row["high"])
         before = f"before: {figures.metric(row['before'])}" if row["before"] is not None else ""
-        title = f"{row['stage'] if staged else ''} {figures.words(row['data'])} {figures.words(row['metric'])}"
-        tiles.append((capital(title.strip()), figures.metric(row["after"]), "\n".join(filter(None, [span, before]))))
+        title = f"{row['stage'] if staged else ''} {figures.words(row['data'])} {figures.words(row['metric'])}".strip()
+        named = row["data"].replace("_", "").isalpha()  # "test" becomes "Test", the id of an environment stays
+        title = figures.capital(title) if named or staged else title
+        tiles.append((title, figures.metric(row["after"]), "\n".join(filter(None, [span, before]))))
     final = summary["final"]
     if not leading and final["loss"] is not None:
-        tiles.append(("Training loss", figures.metric(final["loss"]), "nats per target, last record"))
-    seconds, tokens = summary["seconds"], summary["tokens"]
-    speed = f"{figures.count(round(tokens / seconds))} tokens/s" if seconds and tokens else ""
+        what = "nats per target, last record" if summary["unit"] == "tokens" else "last record"
+        tiles.append(("Training loss", figures.metric(final["loss"]), what))
+    seconds, tokens, unit = summary["seconds"], summary["tokens"], summary["unit"]
+    speed = f"{figures.count(round(tokens / seconds))} {unit}/s" if seconds and tokens else ""
     seen = summary["ledger"]["tokens"]["seen"]
+    more = counted(summary).removeprefix(unit).strip()
+    if seen and seen != tokens:
+        more = f"{more}, {figures.count(seen)} seen".lstrip(", ")
     family = text_of(summary["model"].get("family"))
     tiles += [
-        ("Trained tokens", figures.count(tokens), f"{figures.count(seen)} seen" if seen else ""),
+        (f"Trained {unit}", figures.count(tokens), more),
         ("Training time", figures.duration(seconds), speed),
         ("Parameters", figures.count(summary["measured"]["parameters"]), family),
         ("Peak memory", figures.size(summary["measured"]["memory_bytes"]), ""),
@@ -107,7 +114,7 @@ def key_figures(summary: dict[str, Any]) -> Markup:
 
 def leading_rows(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Two evaluations for the first screen: one for each of the last two stages, or two of a single one."""
-    order = {metric: index for index, metric in enumerate(LEADING)}
+    order = {metric: index for index, metric in enumerate(TILES)}
     usable = sorted(
         (row for row in rows if row["after"] is not None),
         key=lambda row: order.get(row["metric"], len(order)),
@@ -116,11 +123,6 @@ def leading_rows(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     if len(stages) < 2:
         return usable[:2]
     return [row for stage in stages for row in [one for one in usable if one["stage"] == stage][:1]]
-
-
-def capital(text: str) -> str:
-    """`text` with its first letter raised and nothing else changed."""
-    return text[:1].upper() + text[1:]
 
 
 def command_line(summary: dict[str, Any]) -> Markup:
@@ -212,6 +214,7 @@ def planned(summary: dict[str, Any]) -> Markup:
                 ],
                 " ",
             )
+        title = title.format(figures.capital(summary["unit"]))
         rows.append([title, shape(expected), shape(found), off])
     if not rows:
         return Markup("")
@@ -290,7 +293,7 @@ def incident_row(event: dict[str, Any]) -> list[Child]:
     said = [text_of(event.get(name)) for name in ("kind", "outcome", "message", "reason", "path")]
     detail = event.get("detail")
     said.append(
-        ", ".join(f"{figures.words(k)} {v}" for k, v in flatten(detail).items())
+        ", ".join(f"{figures.words(k)} {v}" for k, v in flatten(rounded(detail)).items())
         if isinstance(detail, dict)
         else text_of(detail)
     )
@@ -302,6 +305,11 @@ def incident_row(event: dict[str, Any]) -> list[Child]:
         ": ".join(part for part in said if part)[:600],
         figures.moment(text_of(time)),
     ]
+
+
+def rounded(detail: dict[str, Any]) -> dict[str, Any]:
+    """A mapping whose fractions are written with few digits."""
+    return {name: figures.short(value) if isinstance(value, float) else value for name, value in detail.items()}
 
 
 def sessions(record: RunRecord) -> Markup:
@@ -321,6 +329,12 @@ def sessions(record: RunRecord) -> Markup:
 def environment(record: RunRecord, summary: dict[str, Any]) -> Markup:
     """The machine, what the recipe changes from its preset, and the recipe in full."""
     hardware = mapping(summary["hardware"])
+    sizes = {name: mapping(hardware.get(name)) for name in ("memory", "disk")}  # bytes in all, and those still free
+    hardware |= {
+        name: {key: figures.size(known(value)) for key, value in found.items()}
+        for name, found in sizes.items()
+        if found
+    }
     machine = flatten({name: item for name, item in hardware.items() if known(item) is None})
     machine |= {name: figures.shaped(name, item) for name, item in hardware.items() if known(item) is not None}
     machine.pop("", None)

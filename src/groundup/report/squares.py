@@ -1,4 +1,4 @@
-"""Square plots of one share against another: ROC and precision-recall curves, reliability diagrams.
+"""Square plots of one quantity against its like: ROC and precision-recall curves, reliability diagrams, predictions.
 
 A plot has its own size and shrinks with a narrow page as a whole. Colours are classes of `page.css`; nothing about
 a run is known here.
@@ -20,13 +20,14 @@ SMALLEST_DOT = 2.3  # pixels: a bin with a three-hundredth of the rows of the fu
 @dataclass(frozen=True)
 class Line:
     """A line of a square plot; `sizes`, if any, marks its points with dots of these radii in pixels, and the line
-    passes by the smallest of them."""
+    passes by the smallest of them. Points that are not `joined` have no line."""
 
     name: str
     style: str
     x: Sequence[float]
     y: Sequence[float]
     sizes: Sequence[float] = ()
+    joined: bool = True
 
 
 def square(
@@ -37,18 +38,22 @@ def square(
     lines: list[Line],
     lowest: float = 0.0,
     *,
+    span: tuple[float, float] = (0.0, 1.0),
     rising: bool = False,
 ) -> Markup:
-    """A square plot of shares; `rising` draws the diagonal that chance or perfect calibration follows."""
-    across = Scale(0.0, 1.0, LEFT, LEFT + SIDE)
-    down = Scale(lowest, 1.0, TOP + SIDE, TOP)
+    """A square plot of shares, or of values in `span`; `rising` draws the diagonal that chance, perfect calibration or
+    right predictions follow."""
+    first, last = span
+    lowest = max(lowest, first) if span == (0.0, 1.0) else first
+    across = Scale(first, last, LEFT, LEFT + SIDE)
+    down = Scale(lowest, last, TOP + SIDE, TOP)
     ends = {"x1": LEFT, "x2": LEFT + SIDE}
     marks: list[Markup] = []
-    for value in spaced(lowest, 1.0, 6):
+    for value in spaced(lowest, last, 6):
         y = f"{down(value):.1f}"
         marks.append(tag("line", y1=y, y2=y, class_="base" if value == lowest else "grid", **ends))
         marks.append(tag("text", figures.short(value), x=LEFT - 8, y=y, dy="0.32em", class_="label end"))
-    for value in spaced(0.0, 1.0, 6):
+    for value in spaced(first, last, 6):
         at = f"{across(value):.1f}"
         marks.append(tag("text", figures.short(value), x=at, y=TOP + SIDE + 17, class_="label middle"))
     middle = LEFT + SIDE / 2
@@ -58,7 +63,7 @@ def square(
     if rising:
         marks.append(tag("line", y1=TOP + SIDE, y2=TOP, class_="cursor", **ends))
     for line in reversed(lines):
-        sizes = line.sizes or [SMALLEST_DOT] * len(line.x)
+        sizes = (line.sizes or [SMALLEST_DOT] * len(line.x)) if line.joined else []
         joined = [(x, y) for x, y, size in zip(line.x, line.y, sizes) if size >= SMALLEST_DOT]
         path = "L".join(f"{across(x):.1f} {down(y):.1f}" for x, y in joined)
         if path:

@@ -15,8 +15,9 @@ from groundup.report.reading import known, mapping, mappings, number, text_of
 
 SCHEMA = 1
 FROM_WORST = ("failed", "unfinished", "stopped", "empty", "early_stopped", "finished")
-LESS_IS_BETTER = ("loss", "perplexity", "bits_per", "error", "nats")
-MORE_IS_BETTER = ("exact", "f1", "accuracy", "ended", "agreement", "score", "precision", "recall")
+LESS_IS_BETTER = ("loss", "perplexity", "bits_per", "error", "nats", "bound")
+MORE_IS_BETTER = ("exact", "f1", "accuracy", "ended", "agreement", "score", "rank", "precision", "recall", "return")
+LEADING = ("bits_per_byte", "loss", "answer_loss", "return", "accuracy", "negative_bound", "pixel_error", "token_loss")
 QUANTITIES = ("memory_bytes", "seconds", "parameters", "tokens", "steps", "disk_bytes")
 VERDICTS = ("better", "worse", "within noise")
 TOKEN_PARTS = ("trained", "masked", "padded", "cut")
@@ -25,7 +26,8 @@ TOKEN_PARTS = ("trained", "masked", "padded", "cut")
 def summarize(record: RunRecord) -> dict[str, Any]:
     """The content of `report.json`: JSON values only, None where the run did not record a figure.
 
-    `tokens` are trained targets; those of `predicted` and `measured` are tokens seen, as a plan counts them.
+    `tokens` are trained targets; those of `predicted` and `measured` are tokens seen, as a plan counts them. Where
+    `unit` says "rows", they are rows of a table, images, or rows of experience, each as often as it was learned from.
     Units: seconds are training seconds, memory and disk are bytes, losses are nats per target, `low` and
     `high` bound the confidence interval of `after`.
     """
@@ -43,6 +45,7 @@ def summarize(record: RunRecord) -> dict[str, Any]:
         "recipe_digest": text_of(record.results.get("recipe_digest") or record.start.get("recipe_digest")) or None,
         "steps": measured["steps"],
         "steps_planned": known(record.start.get("steps")),
+        "unit": record.unit,
         "tokens": tokens["trained"],
         "seconds": measured["seconds"],
         "started": record.times[0] if record.times else first_of(stages, "started"),
@@ -207,13 +210,19 @@ def verdict(metric: str, before: float | None, after: float | None, low: float |
 
 
 def headline(summary: dict[str, Any]) -> dict[str, Any] | None:
-    """The one metric that stands for a run: held-out bits per byte, else a loss, else the last evaluation."""
+    """The one metric that stands for a run: the first of LEADING that was measured, else the last evaluation."""
     rows = mappings(summary["evaluations"])
-    for wanted in ("bits_per_byte", "loss", "answer_loss"):
+    for wanted in LEADING:
         for row in reversed(rows):
             if row["metric"] == wanted and row["after"] is not None:
                 return row
     return next((row for row in reversed(rows) if row["after"] is not None), None)
+
+
+def counted(summary: dict[str, Any]) -> str:
+    """What the figures called `tokens` count, in words; the rows of an environment are rows of experience."""
+    experience = "environment" in mapping(summary["ledger"]["data"])
+    return f"{summary['unit']} of experience" if experience else str(summary["unit"])
 
 
 def first_of(stages: list[dict[str, Any]], key: str) -> Any:

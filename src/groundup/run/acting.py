@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -28,12 +28,15 @@ from groundup.objectives.value import DQN, EpsilonGreedy
 from groundup.recipe.resolve_rows import resolve_rows
 from groundup.recipe.tree import EnvironmentData, Recipe
 from groundup.run.measuring import evaluation_of
-from groundup.run.network_work import NetworkWork, chosen_network
+from groundup.run.network_work import NetworkWork, chosen_network, require_network_options
 from groundup.run.networks import NetworkSaid, load_network, network_files
 from groundup.run.results import Scores
 from groundup.run.work import Say
 
 METRICS = ("return",)
+
+ACTIONS: dict[str, Literal["discrete", "continuous"]] = {"dqn": "discrete", "sac": "continuous"}
+"""The objectives that learn from remembered experience, and the kind of actions that they can learn."""
 
 WHILE_TRAINING, AT_THE_END = 1_000_003, 2_000_003
 """Added to the seed of a run for the episodes of evaluations, which are never those that it learns from."""
@@ -62,8 +65,8 @@ class ActingWork(NetworkWork):
 
     @property
     def rows_per_epoch(self) -> int:
-        """There is no end of the data; one row stands for it."""
-        return 1
+        """None: experience has no end."""
+        return 0
 
     def source(self) -> Source:
         """A stream acts with a network, so that it is made by `learning`."""
@@ -73,9 +76,7 @@ class ActingWork(NetworkWork):
         """Objective and stream that know each other."""
         options: Any = self.recipe.objective
         environments = Environments(self.data.environment, self.recipe.seed)
-        discrete = options.kind == "dqn"
-        if discrete or options.kind == "sac":
-            require_actions(environments, "discrete" if discrete else "continuous", options.kind)
+        if options.kind in ACTIONS:
             return self._from_replay(options, model, environments)
         return self._from_rollouts(options, model, environments)
 
@@ -192,8 +193,10 @@ def acting_work(recipe: Recipe, folder: Path, *, say: Say) -> ActingWork:
     loaded = load_network(Path(recipe.init_from), torch.device("cpu")) if recipe.init_from else None
     family, options = chosen_network(recipe, loaded)
     recipe = resolve_rows(recipe, family=family)
-    assert isinstance(recipe.data, EnvironmentData)
+    assert isinstance(recipe.data, EnvironmentData) and recipe.objective is not None
     probe = Environments(recipe.data.environment, recipe.seed)
+    if recipe.objective.kind in ACTIONS:
+        require_actions(probe, ACTIONS[recipe.objective.kind], recipe.objective.kind)
     low, high = probe.action_low, probe.action_high
     said = NetworkSaid(
         family=family,
@@ -207,6 +210,7 @@ def acting_work(recipe: Recipe, folder: Path, *, say: Say) -> ActingWork:
         preparation={"kind": "environment", **recipe.data.environment.model_dump()},
     )
     probe.close()
+    require_network_options(said, loaded)
     wanted = recipe.hardware.precision
     return ActingWork(
         recipe=recipe,

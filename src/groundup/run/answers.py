@@ -6,7 +6,7 @@ Shapes: B rows of a batch, N rows in all, L labels.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -127,6 +127,7 @@ def row_results(
     data: str,
     texts: Sequence[str],
     validation: Rows | None,
+    restore: Callable[[NDArray[Any]], NDArray[Any]] = np.asarray,
     **how: Any,
 ) -> dict[str, Any]:
     """Everything that the report shows of answers that are labels or numbers, for results.json; see evaluation/.
@@ -137,10 +138,12 @@ def row_results(
         data: what the rows are called.
         texts: what each row is called where single rows are shown.
         validation: other rows, to choose temperature and thresholds on.
+        restore: from the numbers that the model learns to those of the data.
     """
     said = logits_of(model, rows, **how)
     if rows.task == "regress":
-        return {"regression": regression_scores(said, rows.targets).as_dict() | {"data": data}}
+        scores = regression_scores(restore(said), restore(rows.targets))
+        return {"regression": scores.as_dict() | {"data": data}}
     other = None if validation is None else (logits_of(model, validation, **how), validation.targets)
     if rows.task == "multilabel":
         probability = 1 / (1 + np.exp(-said))

@@ -21,6 +21,7 @@ from groundup.formats.gguf_header import read_header as read_gguf_header
 from groundup.formats.gguf_layout import gguf_name
 from groundup.formats.gguf_write import write_gguf
 from groundup.formats.hugging_face_write import write_hugging_face
+from groundup.models import READERS
 from groundup.run import models
 from groundup.run.adapter_files import exported_adapter, on_own_base, read_peft_adapter, write_peft_adapter
 from groundup.run.foreign import described, digest_of, kind_of, locate, read_foreign
@@ -108,7 +109,7 @@ def _summary(folder: Path, said: Described, model: nn.Module, oddities: list[str
         "bytes": sum(file.stat().st_size for file in folder.iterdir()),
         "options": said.options.model_dump(),
         "chat": said.chat is not None,
-        "generates": said.head is None and said.family != "bert",
+        "generates": said.head is None and said.family not in READERS,
         "head": said.head.model_dump() if said.head else None,
         "oddities": oddities,
     }

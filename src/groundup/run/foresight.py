@@ -85,7 +85,8 @@ def foresee(
     for p in hidden.values():
         stacks[tuple(p.shape)] = stacks.get(tuple(p.shape), 0) + p.nbytes
     update = 5 * max(stacks.values(), default=0) if kind == "muon" else 0
-    wide = 4 * rows * context * max(options.hidden, options.width * 2)
+    inner = dict(options).get("hidden", 4 * options.width)  # a recurrent layer has four gates
+    wide = 4 * rows * context * max(inner, options.width * 2)
     loss = 0
     if head is None:
         logits = min(CHUNK_ELEMENTS, rows * context * options.vocabulary) * 4 * 2

@@ -15,8 +15,9 @@ from groundup.contract import Batch, Objective, Source
 from groundup.errors import GroundupError
 from groundup.machine.ceiling import choose_precision, resolve_device
 from groundup.machine.memory import steady_allocator
-from groundup.models import FamilyOptions
+from groundup.models import READERS, FamilyOptions
 from groundup.models.heads import HeadOptions
+from groundup.models.recurrent_text import RecurrentTextOptions
 from groundup.objectives import OBJECTIVES
 from groundup.recipe.resolve import architecture, preset_difference, resolve
 from groundup.recipe.tree import ChatData, LabelledData, Recipe, TextData
@@ -145,6 +146,11 @@ class LanguageWork(Work):
         """Language is counted in tokens."""
         return "tokens"
 
+    @property
+    def units_per_row(self) -> float:
+        """The tokens of a row."""
+        return float(self.recipe.data.context or 1)
+
     def flops_per_unit(self, model: nn.Module) -> float:
         """Of one token, whose row is as long as the context."""
         return flops_per_token(model, self.recipe.data.context or 0)
@@ -229,12 +235,13 @@ def language_work(recipe: Recipe, folder: Path, *, say: Say) -> LanguageWork:
         labels = prepare_labels(recipe, tokenizer, context=context, folder=data_folder)
         for line in labels.findings:
             say(f"note: {line}")
-        head = head_options(recipe, labels.labels).on(causal=family != "bert")
+        head = head_options(recipe, labels.labels)
     else:
         assert isinstance(recipe.data, TextData)
         texts = prepare_texts(recipe, data_folder, tokenizer, say=say, workers=recipe.data.workers)
         tokenizer = texts.tokenizer
     options = said.options if said else architecture(recipe.language, tokenizer.vocabulary)
+    head = head.on(causal=reads_forward(family, options)) if head is not None else None
     precision = choose_precision(recipe.hardware.precision, device).name
     work = LanguageWork(
         recipe=recipe, device=device, precision=precision, init_from=base_folder, family=family, options=options,
@@ -245,9 +252,16 @@ def language_work(recipe: Recipe, folder: Path, *, say: Say) -> LanguageWork:
     return work
 
 
+def reads_forward(family: str, options: FamilyOptions) -> bool:
+    """Whether the last state of a text is the one that has read all of it."""
+    if isinstance(options, RecurrentTextOptions):
+        return not options.bidirectional
+    return family != "bert"
+
+
 def require_decoder(recipe: Recipe, said: models.Described) -> None:
     """Refuse an encoder for data whose objective predicts the next token."""
-    if isinstance(recipe.data, LabelledData) or said.family != "bert":
+    if isinstance(recipe.data, LabelledData) or said.family not in READERS:
         return
     raise GroundupError(
         "E-RECIPE-043",
@@ -286,7 +300,8 @@ def _trained(recipe: Recipe, folder: Path, texts: list[str]) -> AnyTokenizer:
     from groundup.text.options import TokenizerOptions
     from groundup.text.train import train_tokenizer
 
-    tokenizer = train_tokenizer(texts, recipe.tokenizer or TokenizerOptions(kind="bpe", vocabulary=DEFAULT_VOCABULARY))
+    options = recipe.tokenizer or TokenizerOptions(kind="bpe", vocabulary=DEFAULT_VOCABULARY)
+    tokenizer = train_tokenizer(texts, options, at_most=recipe.tokenizer is None)
     tokenizer.save(folder)
     return tokenizer
 

@@ -15,8 +15,22 @@ from groundup.contract import Objective
 from groundup.errors import GroundupError
 from groundup.models import NetworkOptions
 from groundup.objectives import OBJECTIVES
+from groundup.objectives.adversarial import AdversarialOptions
+from groundup.recipe.check import Check
+from groundup.recipe.check_rows import fits_network
+from groundup.recipe.faults import Places, raise_all
+from groundup.recipe.resolve_rows import players_of
 from groundup.recipe.tree import ModelOptions, Recipe
-from groundup.run.networks import LoadedNetwork, NetworkSaid, flops_of, go_on, initialised, network, network_files
+from groundup.run.networks import (
+    LoadedNetwork,
+    NetworkSaid,
+    flops_of,
+    go_on,
+    initialised,
+    network,
+    network_files,
+    require_same_inputs,
+)
 from groundup.run.work import Memory, Work
 
 ACTIVATIONS = 8
@@ -24,8 +38,14 @@ ACTIVATIONS = 8
 
 
 def chosen_network(recipe: Recipe, loaded: LoadedNetwork | None) -> tuple[str, NetworkOptions]:
-    """The family and options of the recipe's model section, or those of the model to go on with."""
+    """The family and options of the recipe's model section, or those of the model to go on with.
+
+    Raises:
+        GroundupError: of check_rows, where the model to go on with does not fit the rest of the recipe.
+    """
     if loaded is not None:
+        known = recipe.model_copy(update={"model": loaded.said.options})
+        raise_all(list(fits_network(Check(known, Places(str(recipe.init_from))))))
         return loaded.said.family, loaded.said.options
     assert not isinstance(recipe.model, ModelOptions)
     return recipe.model.family, recipe.model  # type: ignore[return-value]
@@ -90,6 +110,14 @@ class NetworkWork(Work):
         """Of one row."""
         return flops_of(model, (self.example(),))
 
+    @property
+    def units_per_row(self) -> float:
+        """Each player draws rows of its own."""
+        assert self.recipe.objective is not None
+        if isinstance(self.recipe.objective, AdversarialOptions):
+            return self.recipe.objective.critic_steps + 1.0
+        return float(len(players_of(self.recipe.objective.kind)))
+
     @abstractmethod
     def example(self) -> Any:
         """What the network is called with for one row."""
@@ -99,12 +127,14 @@ class NetworkWork(Work):
         return self.ledger
 
 
-def require_network_options(said: NetworkSaid) -> None:
+def require_network_options(said: NetworkSaid, loaded: LoadedNetwork | None) -> None:
     """Build the network once, so that sizes that do not fit the data are refused before anything is timed.
 
     Raises:
-        GroundupError: of the family.
+        GroundupError: of the family; E-MODEL-007 if the model to go on with reads other inputs.
     """
+    if loaded is not None:
+        require_same_inputs(loaded, said)
     try:
         network(said)
     except (ValueError, RuntimeError) as error:

@@ -12,6 +12,7 @@ import torch
 
 from groundup.machine.ceiling import choose_precision, resolve_device
 from groundup.machine.memory import release_memory
+from groundup.models import READERS
 from groundup.recipe.resolve import architecture, resolve, resolve_steps
 from groundup.recipe.tree import LabelledData, Recipe
 from groundup.run.assemble import accumulate
@@ -34,8 +35,8 @@ def plan_of(work: Work, seconds_per_step: float, process: int, peak: int = 0) ->
         peak: most bytes that the rehearsal held.
 
     Returns:
-        parameters, parts, steps, tokens, seconds, memory_bytes (with its parts under `memory`), disk_bytes,
-        and cost where a price is known.
+        parameters, parts, steps, tokens (or what `unit` says), seconds, memory_bytes (with its parts under `memory`),
+        disk_bytes, and cost where a price is known.
     """
     recipe = work.recipe
     memory = work.memory(process)
@@ -46,14 +47,17 @@ def plan_of(work: Work, seconds_per_step: float, process: int, peak: int = 0) ->
         "parameters": sum(part["parameters"] for part in parts),
         "parts": parts,
         "steps": steps,
-        "tokens": steps * recipe.rows_per_step * (recipe.data.context or 1),
+        "tokens": round(steps * recipe.rows_per_step * work.units_per_row),
         "seconds": seconds,
         "seconds_per_step": seconds_per_step,
         "memory_bytes": memory.total,
         "memory": asdict(memory),
         # on a base a checkpoint holds what is trained, and as many bytes as its gradients
         "disk_bytes": disk_bytes(recipe, memory.gradients if work.on_base else memory.weights, memory.optimizer),
-        "epochs": steps * recipe.rows_per_step / max(1, work.rows_per_epoch),
+        "epochs": steps * recipe.rows_per_step / work.rows_per_epoch if work.rows_per_epoch else None,
+        "micro_batch": recipe.budget.micro_batch,
+        "tokens_per_step": round(recipe.rows_per_step * work.units_per_row),
+        "unit": work.unit,
     }
     if recipe.hardware.price_per_hour is not None:
         plan["cost"] = seconds / 3600 * recipe.hardware.price_per_hour
@@ -105,7 +109,7 @@ def foresee_plan(recipe: Recipe) -> Plan:
     precision = choose_precision(recipe.hardware.precision, device).name
     head = None
     if isinstance(recipe.data, LabelledData):  # how many labels there are only the data says; it hardly matters
-        head = head_options(resolved, ["one", "another"]).on(causal=family != "bert")
+        head = head_options(resolved, ["one", "another"]).on(causal=family not in READERS)
     needed = foresee(resolved, family, options, precision, release_memory(), head)
     with torch.device("meta"):
         parts = parameter_parts(network(family, options))
@@ -130,23 +134,24 @@ def expected_vocabulary(recipe: Recipe) -> int:
 def plan_recipe(recipe: Recipe, *, say: Say) -> Plan:
     """The whole plan: the data is prepared in a temporary folder and a few steps are timed. A recipe that
     does not fit is planned from its sizes alone."""
-    plan = foresee_plan(recipe)
-    if not plan.fits:
-        return plan
+    device = resolve_device(recipe.hardware.device)
+    memory_there, disk_there = available_memory(device), shutil.disk_usage(".").free
+    if not recipe.counts_rows and not (foreseen := foresee_plan(recipe)).fits:
+        return foreseen
     with tempfile.TemporaryDirectory(prefix="groundup-plan-") as folder:
         work = gather(recipe, Path(folder), say=say)
         rehearsal = rehearse(work)
         seconds = rehearsal.step(accumulate(work.recipe))
         process = release_memory()  # now with the libraries that a step loads
         work.recipe = resolve_steps(work.recipe, rows_per_epoch=work.rows_per_epoch, seconds_per_step=seconds)
-        numbers = plan_of(work, seconds, process, rehearsal.peak)
-    numbers |= {name: plan.numbers[name] for name in ("micro_batch", "tokens_per_step")}
-    return Plan(numbers, plan.memory_there, plan.disk_there)
+        return Plan(plan_of(work, seconds, process, rehearsal.peak), memory_there, disk_there)
 
 
 def fix(recipe: Recipe) -> tuple[Recipe, dict[str, Any]] | None:
     """The recipe with the smallest change that makes it fit, and the fields that changed; None if there is no
     such change. Smaller micro-batches come first, since they leave the result as it is; then recomputation."""
+    if recipe.counts_rows:
+        return None  # other rows would meet in a step, and how many only its user can say
     device = resolve_device(recipe.hardware.device)
     base = load_described(Path(recipe.init_from))[0].options if recipe.init_from else None
     rows = resolve(recipe, device=device.type, base=base).budget.micro_batch or 1

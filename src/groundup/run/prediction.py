@@ -201,6 +201,7 @@ class PredictionWork(NetworkWork):
             data=side,
             texts=self._names(side),
             validation=validation if side == "test" and len(validation) else None,
+            restore=np.asarray if self.table is None else self.table.preprocessor.restore_target,
             **self._how,
         )
 
@@ -234,7 +235,7 @@ def prediction_work(recipe: Recipe, folder: Path, *, say: Say) -> PredictionWork
     for line in found.findings:
         say(f"note: {line}")
     said = _said(recipe, family, options, table, images)
-    require_network_options(said)
+    require_network_options(said, loaded)
     return PredictionWork(
         recipe=recipe,
         device=device,

@@ -10,12 +10,13 @@ from typing import Any
 
 from groundup.data.labelled_examples import Example
 from groundup.data.labelled_rows import LabelledRow
-from groundup.recipe.tree import DEFAULT_CONTEXT, LABELLED_CONTEXT, ChatData, LabelledData
+from groundup.errors import GroundupError
+from groundup.recipe.tree import DEFAULT_CONTEXT, LABELLED_CONTEXT, ChatData, LabelledData, TextData
 from groundup.run import models
 from groundup.run.chats import prepare_chats
 from groundup.run.entry import read_recipe
 from groundup.run.labels import prepare_labels
-from groundup.run.parts import tokenizer_of_chats, tokenizer_of_labels
+from groundup.run.language import tokenizer_of_chats, tokenizer_of_labels
 from groundup.run.texts import PreparedTexts, Say, prepare_texts
 from groundup.text.chat import Rendered
 from groundup.text.tokenizer import AnyTokenizer
@@ -26,9 +27,9 @@ def preview_rows(
 ) -> tuple[list[Rendered], AnyTokenizer, dict[str, Any]]:
     """The first rows of a recipe's training data as they will be learnt, the tokenizer, and the ledger."""
     recipe = read_recipe(Path(recipe_path), overrides)
-    base = models.load_described(Path(recipe.model.init_from))[0] if recipe.model.init_from else None
+    base = models.load_described(Path(recipe.init_from))[0] if recipe.init_from else None
     own = base.options.context if base else DEFAULT_CONTEXT
-    context = recipe.data.context or recipe.model.context or own
+    context = recipe.data.context or recipe.language.context or own
     with tempfile.TemporaryDirectory(prefix="groundup-show-") as folder:
         if isinstance(recipe.data, ChatData):
             tokenizer = base.tokenizer if base else tokenizer_of_chats(recipe, Path(folder), lambda line: None)
@@ -63,7 +64,16 @@ def _labelled(row: LabelledRow, example: Example) -> Rendered:
 def prepare_recipe_data(recipe_path: str, overrides: Sequence[str], out: Path, workers: int, say: Say) -> PreparedTexts:
     """Prepare a text recipe's data into `out`, tokenizer included, for `data.prepared`."""
     recipe = read_recipe(Path(recipe_path), overrides)
-    base = models.load_described(Path(recipe.model.init_from))[0] if recipe.model.init_from else None
+    if not isinstance(recipe.data, TextData):
+        raise GroundupError(
+            "E-USE-042",
+            f"groundup prepare is for running text, and the data of this recipe is {recipe.data.kind}",
+            where=recipe_path,
+            why="such data is read and checked in a moment whenever it is trained on",
+            fix="groundup data show RECIPE   (shows what training will see)",
+            exit_code=2,
+        )
+    base = models.load_described(Path(recipe.init_from))[0] if recipe.init_from else None
     texts = prepare_texts(recipe, out, base.tokenizer if base else None, say=say, workers=workers)
     texts.tokenizer.save(out)
     return texts

@@ -96,9 +96,9 @@ def _preparation(options: PrepareOptions) -> PrepareOptions:
     return PrepareOptions(**{name: dict(options)[name] for name in PrepareOptions.model_fields})
 
 
-def _own_tokenizer(options: TokenizerOptions | None, corpora: dict[str, Corpus], folder: Path, say: Say) -> Tokenizer:
+def _own_tokenizer(asked: TokenizerOptions | None, corpora: dict[str, Corpus], folder: Path, say: Say) -> Tokenizer:
     """The tokenizer that was trained here before with the same options on the same text, or a new one."""
-    options = options or TokenizerOptions(kind="bpe", vocabulary=DEFAULT_VOCABULARY)
+    options = asked or TokenizerOptions(kind="bpe", vocabulary=DEFAULT_VOCABULARY)
     wanted = {
         "options": options.model_dump(),
         "texts": {name: corpus.digest for name, corpus in corpora.items()},
@@ -115,7 +115,7 @@ def _own_tokenizer(options: TokenizerOptions | None, corpora: dict[str, Corpus],
             yield from corpus.texts("train")
 
     say(f"tokenizer: training {options.kind}" + (f" of {options.vocabulary:,}" if options.vocabulary else ""))
-    tokenizer = train_tokenizer(texts(), options)
+    tokenizer = train_tokenizer(texts(), options, at_most=asked is None)
     tokenizer.save(folder)
     note.write_text(json.dumps(wanted, indent=2) + "\n", encoding="utf-8")
     return tokenizer

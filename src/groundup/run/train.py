@@ -8,7 +8,7 @@ import platform
 import shlex
 import sys
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -44,6 +44,8 @@ from groundup.run.resume import reconcile, require_same_base
 from groundup.run.work import Say, Work
 
 BEFORE_FILE, RESULTS_FILE, PLAN_FILE = "before.json", "results.json", "plan.json"
+Finished = Callable[[Work, torch.nn.Module], None]
+"""Called with the work and the final model of a run once its results are written."""
 
 
 @dataclass
@@ -67,6 +69,7 @@ def train_recipe(
     command: Sequence[str] = (),
     stage: str = "train",
     listeners: tuple[Listener, ...] = (),
+    finished: Finished = lambda work, model: None,
     say: Say = lambda line: None,
 ) -> Result:
     """Run a checked recipe in `folder`.
@@ -79,6 +82,7 @@ def train_recipe(
         command: the command line, for the report.
         stage: what the evaluations of this run are called.
         listeners: called with every line of events.jsonl as it is written.
+        finished: called at the end of a run that came to its end.
         say: receives lines of progress before training begins.
 
     Raises:
@@ -98,7 +102,8 @@ def train_recipe(
             say(lock.note)
         work = _begin(recipe, folder, resume=resume, accept_changes=accept_changes, say=say)
         _note_session(folder, command, resume)
-        return _run(work, folder, resume=resume, command=command, stage=stage, listeners=listeners, say=say)
+        how: dict[str, Any] = {"command": command, "stage": stage, "listeners": listeners, "finished": finished}
+        return _run(work, folder, resume=resume, say=say, **how)
 
 
 def _begin(recipe: Recipe, folder: Path, *, resume: bool, accept_changes: bool, say: Say) -> Work:
@@ -149,6 +154,7 @@ def _run(
     command: Sequence[str],
     stage: str,
     listeners: tuple[Listener, ...],
+    finished: Finished,
     say: Say,
 ) -> Result:
     stop = Stop()
@@ -178,6 +184,7 @@ def _run(
         checkpoint.save_model(folder / "model", tensors=work.kept_tensors(run.state.module), files=work.small_files())
         log.write("end", run.state.step, outcome=outcome, reason="")
         _finish(run, work, folder, outcome, command, memory, found)
+        finished(work, run.state.module)
         return Result(folder, outcome, run.state.step, run.state.seconds, found)
 
 
@@ -255,7 +262,7 @@ def _log_start(log: EventLog, work: Work, run: Run) -> None:
         parameters=sum(part["parameters"] for part in work.parameter_parts()),
         trainable=sum(p.numel() for p in run.state.module.parameters() if p.requires_grad),
         unit=work.unit,
-        units_per_step=recipe.rows_per_step * (recipe.data.context or 1),
+        units_per_step=round(recipe.rows_per_step * work.units_per_row),
         precision=work.precision,
         compile=recipe.hardware.compile,
         save_every=recipe.events.save_every,

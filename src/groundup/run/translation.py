@@ -31,6 +31,9 @@ from groundup.inference.beam import BeamOptions, translate
 from groundup.machine.ceiling import choose_precision, resolve_device
 from groundup.models.transformer import Transformer, TransformerOptions
 from groundup.objectives.translate import Translate, TranslateOptions
+from groundup.recipe.check import Check
+from groundup.recipe.check_rows import fits_network
+from groundup.recipe.faults import Places, raise_all
 from groundup.recipe.resolve_rows import resolve_rows
 from groundup.recipe.tree import PairData, Recipe, TranslatorOptions
 from groundup.run.measuring import FIRST_ROWS, evaluation_of
@@ -76,8 +79,14 @@ class TranslationWork(Work):
 
     @property
     def unit(self) -> str:
-        """Steps are counted in pairs; the ledger counts their tokens."""
-        return "pairs"
+        """Steps are made of pairs; the ledger counts their tokens."""
+        return "tokens"
+
+    @property
+    def units_per_row(self) -> float:
+        """The mean number of tokens of a pair, both sides."""
+        pairs = self.pairs["train"].pairs
+        return sum(len(pair.source) + len(pair.target) for pair in pairs) / len(pairs)
 
     def network(self) -> nn.Module:
         """The network with its first weights: drawn from the seed, or those of init_from."""
@@ -284,6 +293,9 @@ def translation_work(recipe: Recipe, folder: Path, *, say: Say) -> TranslationWo
     """Read the pairs, train the tokenizer on the training side, and encode."""
     device = resolve_device(recipe.hardware.device)
     loaded = load_translator(Path(recipe.init_from), torch.device("cpu")) if recipe.init_from else None
+    if loaded is not None:
+        known = recipe.model_copy(update={"model": TranslatorOptions()})
+        raise_all(list(fits_network(Check(known, Places(str(recipe.init_from))))))
     recipe = resolve_rows(recipe, family="transformer")
     assert isinstance(recipe.data, PairData)
     aside: list[SetAside] = []
@@ -297,7 +309,11 @@ def translation_work(recipe: Recipe, folder: Path, *, say: Say) -> TranslationWo
     else:
         say("tokenizer: training on both sides of the training pairs")
         settings = recipe.tokenizer or TokenizerOptions(kind="bpe", vocabulary=DEFAULT_VOCABULARY)
-        tokenizer = train_tokenizer([text for row in rows["train"] for text in (row.source, row.target)], settings)
+        tokenizer = train_tokenizer(
+            [text for row in rows["train"] for text in (row.source, row.target)],
+            settings,
+            at_most=recipe.tokenizer is None,
+        )
         assert isinstance(recipe.model, TranslatorOptions)
         sizes = {name: value for name, value in dict(recipe.model).items() if name != "family"}
         options = TransformerOptions(vocabulary=tokenizer.vocabulary, **sizes)

@@ -133,8 +133,13 @@ class Work(ABC):
 
     @property
     def unit(self) -> str:
-        """What the ledger and the budget count."""
+        """What the ledger counts."""
         return "rows"
+
+    @property
+    def units_per_row(self) -> float:
+        """How many of these units a row of a step has: its tokens; or the times that it is drawn, once for each player."""
+        return 1.0
 
     @abstractmethod
     def parameter_parts(self) -> list[dict[str, Any]]:

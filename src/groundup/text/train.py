@@ -48,7 +48,7 @@ class _Texts:
             yield text
 
 
-def train_tokenizer(texts: Iterable[str], options: TokenizerOptions) -> Tokenizer:
+def train_tokenizer(texts: Iterable[str], options: TokenizerOptions, *, at_most: bool = False) -> Tokenizer:
     """Train a tokenizer.
 
     The result depends on the texts and the options alone, not on the machine's cores or hash seeds.
@@ -56,6 +56,8 @@ def train_tokenizer(texts: Iterable[str], options: TokenizerOptions) -> Tokenize
     Args:
         texts: the training text; iterated once. Documents may have any length.
         options: kind and size.
+        at_most: take a smaller vocabulary where the text gives no more, as one does where nobody asked for a size.
+
     Raises:
         GroundupError: E-TOKEN-001 options out of range, E-TOKEN-002 too little text for the vocabulary,
             E-TOKEN-003 no text, E-TOKEN-004 a lone surrogate.
@@ -73,7 +75,7 @@ def train_tokenizer(texts: Iterable[str], options: TokenizerOptions) -> Tokenize
             why="a vocabulary is learned from text",
             fix="name files that hold text, or use --kind byte, which needs none",
         )
-    if options.vocabulary is not None and tokenizer.vocabulary < options.vocabulary:
+    if options.vocabulary is not None and tokenizer.vocabulary < options.vocabulary and not at_most:
         raise _too_little_text(measured, options, options.vocabulary, tokenizer.vocabulary)
     return tokenizer
 
