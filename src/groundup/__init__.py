@@ -3,7 +3,8 @@
 The two calls of the Python API:
 
     groundup.train(recipe)  → a Result: run folder, outcome, evaluations
-    groundup.load(path)     → a LoadedModel: .generate(), .chat(), .evaluate()
+    groundup.load(path)     → a LoadedModel: .generate(), .chat(), .evaluate(); for networks that are no language
+                              models one with .predict(), .translate(), .sample() or .play()
 
 Both load what they need when they are called; importing groundup costs nothing.
 """
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from groundup.api import LoadedModel
+    from groundup.run.loaded_network import LoadedNetworkModel
     from groundup.run.train import Result
 
 __version__ = "0.1.0"
@@ -41,8 +43,8 @@ def train(
     return run(recipe, list(overrides), out=out, resume=resume)
 
 
-def load(path: str | Path, *, device: str = "auto") -> LoadedModel:
-    """The model of a run, checkpoint or model folder, ready to generate, chat and be evaluated."""
+def load(path: str | Path, *, device: str = "auto") -> LoadedModel | LoadedNetworkModel:
+    """The model of a run, checkpoint or model folder, ready to be asked what it was trained for."""
     from groundup.run.entry import load as open_model
 
     return open_model(path, device=device)

@@ -191,9 +191,11 @@ class LoadedModel:
         Raises:
             GroundupError: E-EVAL-001, 002 for metrics, 004, 005 for files.
         """
-        if isinstance(self.model, Headed):
-            from groundup.run.measuring_rows import evaluate_rows
+        from groundup.run.measuring_rows import another_question, evaluate_rows
 
+        if against is not None and not isinstance(against, LoadedModel):
+            raise another_question(self.name, "a language model", against.name)
+        if isinstance(self.model, Headed):
             return evaluate_rows(self, files, metrics, against, limit=MALFORMED_LIMIT, seed=seed)
         for model in filter(None, (self, against)):
             require_decoder(model.model, model.name)

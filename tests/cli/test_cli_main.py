@@ -42,6 +42,8 @@ SMALLEST = {
     "merge": ["m", "--out", "d"],
     "export": ["m", "--to", "gguf", "--out", "f.gguf"],
     "predict": ["m", "--files", "f"],
+    "cross-validate": ["r.yaml"],
+    "explain-prediction": ["m"],
 }
 
 

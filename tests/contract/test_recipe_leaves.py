@@ -35,13 +35,16 @@ from groundup.engine.events import Evaluate, EventLog, LogSteps, Sample, Save
 from groundup.engine.loop import Run
 from groundup.engine.stop import Stop
 from groundup.errors import GroundupError
-from groundup.recipe.tree import Recipe
+from groundup.models import FAMILIES
+from groundup.recipe.tree import LANGUAGE, Recipe
 from groundup.run import assemble as assembling
+from groundup.run import measuring
 from groundup.run.assemble import Saver, Unfreeze, assemble
 from groundup.run.entry import read_recipe, run_folder
-from groundup.run.parts import Parts
+from groundup.run.language import LanguageWork
 from groundup.run.plan import plan_of
 
+ROWS = "flipped in test_row_leaves"
 FILTERS = "each is shown by the tests of the data room, on documents made for it"
 EXCEPTIONS = {
     "hardware.device": "depends on what the machine has; auto and cpu are the same on most",
@@ -60,6 +63,17 @@ EXCEPTIONS = {
     "data:text.split.overlap": FILTERS,
     "data:text.split.train": "a name of files and in the card; the run is the same",
     "data:text.sources.": "the fields of a source are those of data, and its weight is shown by sources",
+    "optim.alpha": ROWS,
+    "optim.centered": ROWS,
+    "optim.l1": ROWS,
+    "optim.schedule.drop": ROWS,
+    "optim.schedule.every": ROWS,
+    "optim.schedule.peak": ROWS,
+    "optim.schedule.start": ROWS,
+    "budget.rows_per_step": ROWS,
+    "budget.environment_steps": ROWS,
+    "events.plateau.": ROWS,
+    "data:labelled.split.folds": ROWS,
     "data:chat.columns.input": "as the other columns; shown by the tests of the data room",
     "data:chat.columns.system": "as the other columns; shown by the tests of the data room",
 }
@@ -87,6 +101,9 @@ FLIPS: dict[str, dict[str, Any]] = {
     "model.query_key_norm": {"model__query_key_norm": False},
     "model.sliding_window": {"model__sliding_window": 4},
     "model.tied": {"model__tied": False},
+    "model.cell": {"model__cell": "gru"},
+    "model.bidirectional": {"model__bidirectional": False},
+    "model.dropout": {"model__dropout": 0.3},
     "tokenizer.kind": {"tokenizer__kind": "byte"},
     "tokenizer.vocabulary": {"tokenizer": {"kind": "bpe", "vocabulary": 270}},
     "tokenizer.minimum_frequency": {"tokenizer__minimum_frequency": 500},
@@ -121,6 +138,7 @@ FLIPS: dict[str, dict[str, Any]] = {
     "data:labelled.columns.label": {"data__columns": {"label": "mood"}},
     "data:labelled.columns.other": {"data__columns": {"other": "second"}},
     "data:labelled.columns.group": {"data__columns": {"group": "team"}},
+    "data:labelled.columns.time": {"data__columns": {"time": "team"}},
     "data:labelled.columns.candidates": {"data__columns": {"candidates": ["two", "one"]}},
     "data:labelled.labels": {"data__labels": ["place", "colour", "animal"]},
     "data:labelled.label_separator": {"data__label_separator": "/"},
@@ -220,16 +238,25 @@ FLIPS: dict[str, dict[str, Any]] = {
     "guard.window": {"guard": {"window": 9}},
     "guard.rewind": {"guard": {"rewind": True}},
 }  # fmt: skip
+RECURRENT = {"model": {"family": "recurrent_text", "width": 16, "layers": 2}}
 NEUTRAL: dict[str, dict[str, Any]] = {
     # leaf: what the recipe it is compared with already has
     "tokenizer.vocabulary": {"tokenizer": {"kind": "bpe", "vocabulary": 280}},
     "tokenizer.minimum_frequency": {"data__files": ["RARE"]},
     "model.experts": {"model__family": "moe"},
     "model.experts_per_token": {"model__family": "moe"},
+    "model.cell": RECURRENT,
+    "model.bidirectional": RECURRENT,
+    "model.dropout": RECURRENT,
     "data:labelled.columns.text": {"data__files": ["WIDE"]},
     "data:labelled.columns.label": {"data__files": ["WIDE"]},
     "data:labelled.columns.other": {"data__files": ["WIDE"]},
     "data:labelled.columns.group": {"data__files": ["WIDE"], "data__split": {"kind": "grouped"}},
+    "data:labelled.columns.time": {
+        "data__files": ["WIDE"],
+        "data__columns": {"time": "user"},
+        "data__split": {"kind": "time"},
+    },
     "data:labelled.columns.candidates": {"data__files": ["CHOICES"], "data__task": "choice"},
     "data:labelled.label_separator": {"data__files": ["JOINED"], "data__task": "multilabel"},
     "data:labelled.minimum_rows_per_label": {"data__files": ["RARE ROWS"]},
@@ -287,6 +314,7 @@ def leaves(kind: Any, prefix: str = "") -> Iterator[str]:
     options = alternatives(kind)
     if not options:
         yield prefix
+    options = [option for option in options if not of_rows(option, prefix)]
     for option in options:
         own = prefix
         if prefix in BY_KIND:
@@ -296,6 +324,16 @@ def leaves(kind: Any, prefix: str = "") -> Iterator[str]:
                 yield from leaves(field.annotation, f"{own}.{name}" if own else name)
 
 
+def of_rows(option: type[BaseModel], prefix: str) -> bool:
+    """Whether a type is one of recipes of rows alone, whose leaves test_row_leaves flips."""
+    if prefix not in ("data", "model", "objective"):
+        return False
+    field = option.model_fields["family" if prefix == "model" else "kind"]
+    known = {"data": LANGUAGE, "model": FAMILIES, "objective": OBJECTIVES_OF_TEXTS}[prefix]
+    return not set(get_args(field.annotation)) & set(known)
+
+
+OBJECTIVES_OF_TEXTS = ("next_token", "classify", "multilabel", "tag", "regress", "contrast", "choice")
 ALL = sorted(set(leaves(Recipe)))
 
 
@@ -409,12 +447,14 @@ def visible(recipe: Options, folder: Path) -> dict[str, Any]:
         return []
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(assembling, "answers_of", noted_sampling)
+        patch.setattr(measuring, "answers_of", noted_sampling)
         patch.setattr(assembling, "compile_blocks", lambda blocks: asked.update(compiled=len(blocks)))
         return seen_in(assemble(parts, folder, listeners=(), stop=Stop()), parts, asked, checked)
 
 
-def seen_in(made: tuple[Run, EventLog, Saver], parts: Parts, asked: dict[str, Any], checked: Recipe) -> dict[str, Any]:
+def seen_in(
+    made: tuple[Run, EventLog, Saver], parts: LanguageWork, asked: dict[str, Any], checked: Recipe
+) -> dict[str, Any]:
     run, log, save = made
     state, optimizer = run.state, run.state.optimizers["model"]
     block = state.module.layers[0]
@@ -451,7 +491,7 @@ def seen_in(made: tuple[Run, EventLog, Saver], parts: Parts, asked: dict[str, An
     return seen | {"evaluation": evaluate.evaluate(), "asked": asked, "learning": learning(run, parts)}
 
 
-def learning(run: Run, parts: Parts) -> dict[str, Any]:
+def learning(run: Run, parts: LanguageWork) -> dict[str, Any]:
     """What is trained, when, and with which gradients, in the first batch."""
     model, objective = run.state.module, run.state.objective
     unfreeze = run.events[0]
@@ -481,7 +521,7 @@ def plain(files: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> An
 
 def base_of(leaf: str, files: dict[str, str]) -> Options:
     """The recipe that a leaf is flipped in."""
-    if leaf.startswith(("data:labelled", "head.", "objective:")):
+    if leaf.startswith(("data:labelled", "head.", "objective:", "model.cell", "model.bidirectional", "model.dropout")):
         return labelled_recipe(Path(files["ROWS"]), "classify", tokenizer={"kind": "byte"})
     if leaf.startswith("adapters:prompt"):  # which stands in front of whole texts alone
         return labelled_recipe(Path(files["ROWS"]), "classify", tokenizer=None, model={"init_from": files["BASE"]})

@@ -90,7 +90,7 @@ def test_every_format_gives_the_same_rows(tmp_path: Path, suffix: str) -> None:
     rows = [row | {"age": float(row["age"])} for row in ROWS]  # a parquet column has one type
     made, aside = read(written(tmp_path, suffix, rows, list(ROWS[0])))
     assert [dict(row.cells) | {"label": row.labels[0]} for row in made.rows] == rows
-    assert made.columns == (("label",), ("age", "height"), ("city",), None) and not aside and not made.findings
+    assert made.columns == (("label",), ("age", "height"), ("city",), None, None) and not aside and not made.findings
     assert made.labels == ["no", "yes"] and made.parts["train"].target.tolist() == [1, 0, 1, 0]
     assert made.preprocessor.names == ["age", "height", "city=Bern", "city=Oslo", "city=Rome"]
 

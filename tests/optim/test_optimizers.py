@@ -49,10 +49,12 @@ KINDS = ["sgd", "adamw", "muon", "adam", "rmsprop", "adagrad"]
 
 
 class Net(nn.Module):
-    """A small network with real gradients, in double precision unless said."""
+    """A small network with real gradients, in double precision unless said. It looks up rows, so that its head holds
+    rows too, and is spared by penalties."""
 
     def __init__(self, dtype: torch.dtype = torch.float64) -> None:
         super().__init__()
+        self.embedding = nn.Embedding(16, 5, dtype=dtype)
         self.first, self.norm = nn.Linear(5, 7, dtype=dtype), nn.LayerNorm(7, dtype=dtype)
         self.second, self.head = nn.Linear(7, 7, dtype=dtype), nn.Linear(7, 3, dtype=dtype)
         generator = torch.Generator().manual_seed(3)
@@ -62,7 +64,7 @@ class Net(nn.Module):
 
     def backward(self, step: int) -> None:
         generator = torch.Generator().manual_seed(step)
-        x = torch.randn(16, 5, generator=generator).to(self.first.weight.dtype)
+        x = torch.randn(16, 5, generator=generator).to(self.first.weight.dtype) + self.embedding(torch.arange(16))
         target = torch.randint(3, (16,), generator=generator)
         hidden = torch.tanh(self.second(torch.tanh(self.norm(self.first(x)))))
         nn.functional.cross_entropy(self.head(hidden), target).backward()
@@ -203,13 +205,23 @@ def test_gradient_descent_with_l1_finds_the_lasso() -> None:
 
 
 def test_an_l1_that_nothing_takes_is_refused() -> None:
-    net = nn.ModuleDict({"head": nn.Linear(4, 2), "norm": nn.LayerNorm(2)})
+    net = nn.ModuleDict({"embedding": nn.Embedding(3, 4), "head": nn.Linear(4, 2), "norm": nn.LayerNorm(2)})
     with pytest.raises(GroundupError) as caught:
         made(net, "sgd", l1=0.01)
     fault = caught.value
-    assert fault.code == "E-RECIPE-060" and fault.exit_code == 2 and "4 trainable" in fault.what
+    assert fault.code == "E-RECIPE-060" and fault.exit_code == 2 and "5 trainable" in fault.what
     assert "{pattern: head.*weight, l1: 0.01}" in fault.fix
     made(net, "sgd", l1=0.01, groups=[{"pattern": "head.*weight", "l1": 0.01}])  # what it advises
+
+
+def test_the_head_of_a_network_that_looks_nothing_up_is_a_layer_like_others() -> None:
+    net = nn.ModuleDict({"head": nn.Linear(4, 2), "norm": nn.LayerNorm(2)})
+    groups = {
+        name: group
+        for group in made(net, "adamw", weight_decay=0.3).parts[0].param_groups
+        for name in (group["weight_decay"],)
+    }
+    assert [tuple(p.shape) for p in groups[0.3]["params"]] == [(2, 4)] and len(groups[0.0]["params"]) == 3
 
 
 STATES = {

@@ -45,6 +45,7 @@ MORE = {
 }
 ENCODERS = ("bert_classify", "bert_freeze_then_unfreeze", "embed")
 
+GAMES = ("connect4_alphazero", "tictactoe_alphazero")
 BUILT_IN = {
     "breast_cancer_deep": "sklearn",
     "breast_cancer_logistic": "sklearn",
@@ -136,7 +137,7 @@ def stepped_twice(path: Path, overrides: list[str], out: Path) -> dict[str, obje
 
 
 def test_every_recipe_is_stepped_somewhere() -> None:
-    known = [*DATA, *BUILT_IN, *IDX, "tatoeba_transformer", "tictactoe_alphazero"]
+    known = [*DATA, *BUILT_IN, *IDX, *GAMES, "tatoeba_transformer"]
     assert sorted(known) == sorted(path.stem for path in RECIPES), "say in this file which data a recipe is for"
 
 
@@ -166,9 +167,10 @@ def test_recipe_on_built_in_tables_and_environments(name: str, tmp_path: Path, r
     assert report["evaluations"], "the closing evaluation measures something"
 
 
-def test_recipe_on_a_game(tmp_path: Path) -> None:
-    path = next(path for path in RECIPES if path.stem == "tictactoe_alphazero")
-    small = ["data.search.searches=2", "data.collect.games=2", "data.final_games=2"]
+@pytest.mark.parametrize("name", GAMES)
+def test_recipe_on_a_game(name: str, tmp_path: Path) -> None:
+    path = next(path for path in RECIPES if path.stem == name)
+    small = ["data.search.searches=2", "data.collect.games=2", "data.final_games=2", "data.opponents=[random]"]
     stepped_twice(path, ["budget={steps: 2, rows_per_step: 8}", *small], tmp_path / "run")
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NoReturn
 
 from groundup.errors import GroundupError, nearest, printable
@@ -75,6 +75,20 @@ class Parser(argparse.ArgumentParser):
         )
 
 
+def require_fit(arguments: argparse.Namespace, flags: Sequence[str], made_for: str) -> None:
+    """None of these flags was given, which are made for something else than what was asked. Raises E-USE-041."""
+    given = [f"--{name.replace('_', '-')}" for name in flags if vars(arguments)[name] not in (None, False)]
+    if given:
+        raise GroundupError(
+            "E-USE-041",
+            f"{', '.join(given)} cannot be used here",
+            where="the command line",
+            why=f"{'these flags are' if len(given) > 1 else 'this flag is'} for {made_for}",
+            fix=f"leave out {', '.join(given)}",
+            exit_code=2,
+        )
+
+
 def whole(low: int | None = None, high: int | None = None) -> Callable[[str], int]:
     """The type of a flag that takes a whole number, from `low` to `high` where these are given."""
     legal = "a whole number"
@@ -107,6 +121,19 @@ def number(*, above: float | None = None, least: float | None = None) -> Callabl
         return value
 
     return convert
+
+
+def shares(text: str) -> tuple[float, ...]:
+    """The type of a flag that takes shares above 0 and up to 1, divided by commas."""
+    try:
+        found = [float(part) for part in text.split(",")]
+    except ValueError:
+        found = [math.nan]
+    if not all(0 < share <= 1 for share in found) or len(set(found)) < len(found):
+        raise argparse.ArgumentTypeError(
+            f'is "{printable(text, 40)}", expected different shares above 0 and up to 1, such as 0.1,0.3,1.0'
+        )
+    return tuple(found)
 
 
 def choice(*words: str) -> Callable[[str], str]:

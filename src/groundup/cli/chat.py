@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from groundup.cli.sampling import sampling_options
 from groundup.cli.terminal import Painter
@@ -24,7 +24,7 @@ def chat(arguments: argparse.Namespace) -> int:
     """Talk until /quit or the end of the input; 0 when done."""
     from groundup import load
 
-    loaded = load(arguments.model)
+    loaded: Any = load(arguments.model)
     loaded.require_chat()
     talk = Talk(loaded, arguments.system or "", sampling_options(arguments), Painter())
     return talk.run(input)

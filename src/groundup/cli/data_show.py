@@ -1,4 +1,5 @@
-"""`groundup data show RECIPE`: what the model will really see, token by token, and which tokens it learns.
+"""`groundup data show RECIPE`: what the model will really see, token by token, and which tokens it learns; of tables,
+images and environments the numbers that go in.
 
 A wrong template or mask is invisible in a loss curve and plain to see here. Only printing lives in this
 file; the rows are read, rendered and counted by the same code that feeds the training.
@@ -11,10 +12,12 @@ import itertools
 import json
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
+from groundup.cli.arguments import require_fit
 from groundup.cli.terminal import Painter, display_width, pad, table
-from groundup.errors import printable
+from groundup.errors import GroundupError, printable
 
 if TYPE_CHECKING:
     from groundup.contract import TextEncoder
@@ -26,9 +29,34 @@ CELL_TEXT = 24
 
 def show(args: argparse.Namespace) -> int:
     """Print the first `args.rows` rendered rows of `args.recipe` and the ledger; 0 when done."""
+    from groundup.run.entry import read_recipe
     from groundup.run.preview import preview_rows
+    from groundup.run.preview_networks import preview_network, preview_pairs
 
-    rows, tokenizer, ledger = preview_rows(args.recipe, args.rows, args.overrides)
+    recipe = read_recipe(Path(args.recipe), args.overrides)
+    kind = recipe.data.kind
+    if kind != "images":
+        require_fit(args, ("augment", "out"), f"images, and the recipe's data is {kind}")
+    if args.augment and not args.out:
+        raise GroundupError(
+            "E-USE-003",
+            "groundup data show --augment needs --out",
+            where="the command line",
+            why="changed images are for the eye: they are written into a picture",
+            fix="groundup data show RECIPE --augment --out FILE.png",
+            exit_code=2,
+        )
+    if kind in ("table", "images", "environment"):
+        found = preview_network(recipe, args.rows, augment=args.augment, out=args.out)
+        if args.json:
+            print(json.dumps(found, ensure_ascii=False))
+        else:
+            show_network(found, Painter(sys.stdout))
+        return 0
+    if kind == "pairs":
+        rows, tokenizer, ledger = preview_pairs(recipe, args.rows)
+    else:
+        rows, tokenizer, ledger = preview_rows(args.recipe, args.rows, args.overrides)
     if args.json:
         print(json.dumps(as_json(rows, tokenizer, ledger), ensure_ascii=False))
         return 0
@@ -60,6 +88,28 @@ def show_rows(
         for line in _token_lines(row, tokenizer, painter):
             painter.print(line)
         painter.print()
+
+
+def show_network(found: Mapping[str, Any], painter: Painter) -> None:
+    """Print rows of a table, images, or steps in an environment, with what is known of them."""
+    painter.print(painter.paint(found["title"], "bold"))
+    for name, value in found["facts"].items():
+        painter.print(f"  {name:14} {printable(str(value), 400)}")
+    for row in found["rows"]:
+        painter.print()
+        answer = f"  {found['answer']} {printable(row['answer'], 80)}" if row["answer"] else ""
+        painter.print(painter.paint(printable(row["place"], 200), "bold") + answer)
+        if row["cells"]:
+            cells = [
+                [printable(str(cell), 60) if isinstance(cell, str) else f"{cell:.4g}" for cell in line]
+                for line in row["cells"]
+            ]
+            painter.print(table(cells, found["headers"], width=painter.width, indent=2))
+    if found["ledger"]:
+        painter.print()
+        show_ledger(found["ledger"], painter)
+    if found["sheet"]:
+        painter.print(f"sheet of training images: {printable(found['sheet'])}")
 
 
 def show_ledger(ledger: Mapping[str, Any], painter: Painter) -> None:

@@ -13,7 +13,9 @@ from groundup.errors import printable
 def export(arguments: argparse.Namespace) -> int:
     """Write, load again, compare, print; 0 when done."""
     from groundup.run.exchange import export_model
+    from groundup.run.loaded_network import require_language
 
+    require_language(arguments.model, "export")
     found = export_model(arguments.model, arguments.out, to=arguments.to, dtype=arguments.dtype)
     if arguments.json:
         print(json.dumps(found, ensure_ascii=False))

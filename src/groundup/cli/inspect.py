@@ -9,6 +9,13 @@ from typing import Any
 from groundup.cli.terminal import Painter, format_bytes, format_count, table
 from groundup.errors import printable
 
+SHOWN = (
+    "family", "architecture", "parameters", "bytes", "types", "tokenizer", "chat", "base", "head",
+    "inputs", "outputs", "labels", "preparation",
+)  # fmt: skip
+"""What is said of a model, in this order, where it has it; the last four are those of networks that are no language
+models."""
+
 
 def inspect(arguments: argparse.Namespace) -> int:
     """Print what was found; 0 when done."""
@@ -20,7 +27,7 @@ def inspect(arguments: argparse.Namespace) -> int:
         return 0
     painter = Painter()
     painter.print(painter.paint(printable(str(arguments.path)), "bold") + f"  {found['kind'].replace('_', ' ')}")
-    for name in ("family", "architecture", "parameters", "bytes", "types", "tokenizer", "chat", "base", "head"):
+    for name in SHOWN:
         if found.get(name) not in (None, "", {}, []):
             painter.print(f"  {name:12} {_shown(name, found[name])}")
     if found["options"]:
@@ -41,6 +48,28 @@ def _shown(name: str, value: Any) -> str:
         return format_count(value)
     if name == "bytes":
         return format_bytes(value)
+    if name == "preparation":
+        value = _preparation(value)
     if isinstance(value, dict):
         return printable(", ".join(f"{key} {entry}" for key, entry in value.items()), 300)
     return printable(", ".join(map(str, value)) if isinstance(value, list) else str(value), 300)
+
+
+def _preparation(said: dict[str, Any]) -> dict[str, Any]:
+    """What a person wants to know of how rows are prepared; --json has all of it."""
+    if said.get("kind") == "table":
+        columns = said["columns"]
+        names = {kind: [one["name"] for one in columns[kind]] for kind in ("numbers", "categories") if columns[kind]}
+        counted = {
+            kind: f"{len(some)} ({', '.join(some[:6])}{' ...' if len(some) > 6 else ''})"
+            for kind, some in names.items()
+        }
+        target = ", ".join(said["target"])
+        return {
+            "kind": "table",
+            **counted,
+            "target": target,
+            "missing": columns["missing"],
+            "unseen": columns["unseen"],
+        }
+    return {name: value for name, value in said.items() if value not in (None, {}, []) and name != "labels"}

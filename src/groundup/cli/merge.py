@@ -13,7 +13,10 @@ from groundup.errors import printable
 def merge(arguments: argparse.Namespace) -> int:
     """Merge, load the result again, compare, print; 0 when done."""
     from groundup.run.exchange import merge_models
+    from groundup.run.loaded_network import require_language
 
+    for model in arguments.models:
+        require_language(model, "merge")
     found = merge_models(arguments.models, arguments.out, weights=arguments.weights)
     if arguments.json:
         print(json.dumps(found, ensure_ascii=False))

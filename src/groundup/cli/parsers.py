@@ -9,11 +9,12 @@ import argparse
 from collections.abc import Callable
 from typing import NamedTuple
 
-from groundup.cli.arguments import Parser, choice, number, whole
+from groundup.cli.arguments import Parser, choice, number, shares, whole
 from groundup.errors import printable
 
 TOKENIZER_KINDS = ("bpe", "unigram", "wordpiece", "char", "byte")
 EXPORTS = ("huggingface", "gguf", "onnx", "safetensors", "peft")
+EXPLAINING = ("integrated_gradients", "saliency", "occlusion")
 EXPORT_TYPES = ("f32", "f16", "bf16", "q8_0", "q4_0")
 
 
@@ -104,6 +105,8 @@ def _data_check(parser: Parser) -> None:
 def _data_show(parser: Parser) -> None:
     _recipe(parser)
     parser.add_argument("--rows", metavar="N", type=whole(1, 10_000), default=3, help="rows to show (default 3)")
+    parser.add_argument("--augment", action="store_true", help="of images: with --out, also as training changes them")
+    parser.add_argument("--out", metavar="FILE", help="of images: write a sheet of training images, FILE.png")
     _json(parser)
 
 
@@ -139,9 +142,15 @@ def _model(parser: Parser) -> None:
 
 def _evaluate(parser: Parser) -> None:
     _model(parser)
-    _files(parser)
-    parser.add_argument("--metric", metavar="NAME", nargs="+", help="which metrics (default: all that fit the files)")
-    parser.add_argument("--against", metavar="MODEL", help="a second model: better, worse or within noise")
+    _files(parser, required=False)
+    add = parser.add_argument
+    add("--metric", metavar="NAME", nargs="+", help="which metrics (default: all that fit the files)")
+    add("--against", metavar="MODEL", help="a second model: better, worse or within noise")
+    add("--columns", metavar=("SOURCE", "TARGET"), nargs=2, help="of a translator's files: names, or numbers from 1")
+    add("--episodes", metavar="N", type=whole(1, 1_000_000), help="of a model that acts: play so many, without files")
+    add("--environment", metavar="ID", help="with --episodes: another environment than that of training")
+    add("--sampled", action="store_true", help="with --episodes: draw actions as the model says, not the best ones")
+    add("--seed", metavar="S", type=whole(0, 2**31 - 1), help="with --episodes: of the episodes (default 0)")
     _json(parser)
 
 
@@ -170,8 +179,11 @@ def _sampling(parser: Parser) -> None:
 
 def _generate(parser: Parser) -> None:
     _model(parser)
-    parser.add_argument("--prompt", metavar="TEXT", required=True, help="the text to go on from")
+    parser.add_argument("--prompt", metavar="TEXT", help="the text to go on from")
     _sampling(parser)
+    parser.add_argument("--out", metavar="PATH", help="of a model that draws images: FILE.png, one sheet, or a folder")
+    parser.add_argument("--count", metavar="N", type=whole(1, 100_000), help="with --out: images (default 16)")
+    parser.add_argument("--label", metavar="NAME", help="with --out: what to draw, if the model was told labels")
     _json(parser)
 
 
@@ -244,6 +256,33 @@ def _predict(parser: Parser) -> None:
     _json(parser)
 
 
+def _cross_validate(parser: Parser) -> None:
+    _recipe(parser)
+    add = parser.add_argument
+    add("--folds", metavar="K", type=whole(2, 10_000), default=5, help="parts that each test one model (default 5)")
+    add("--repeats", metavar="R", type=whole(1, 1000), default=1, help="divide anew so often (default 1)")
+    add("--sizes", metavar="S,S", type=shares, default=(), help="also train on shares of the rows: 0.1,0.3,1.0")
+    add("--settings", metavar="FILE.yaml", help="lists of overrides, of which each fold chooses one by itself")
+    add("--find-label-noise", action="store_true", help="write suspects.csv: rows whose label is probably wrong")
+    _out(parser, "where the runs go (default: runs/ and the recipe's name with -folds)")
+    _json(parser)
+
+
+def _explain_prediction(parser: Parser) -> None:
+    _model(parser)
+    add = parser.add_argument
+    add("--input", metavar="FILE", help="rows, texts or images, of which --row is explained")
+    add("--row", metavar="N", type=whole(1), help="with --input: which one, from 1 (default 1)")
+    add("--column", metavar="NAME", help="with --input: the column with the text (default: found by its name)")
+    add("--text", metavar="TEXT", help="the text to explain")
+    add("--image", metavar="FILE", help="the image to explain")
+    add("--label", metavar="NAME", help="what is explained (default: the likeliest label)")
+    add("--method", metavar="|".join(EXPLAINING), type=choice(*EXPLAINING), default=EXPLAINING[0])
+    add("--steps", metavar="N", type=whole(1, 100_000), help="of integrated gradients (default 50)")
+    add("--out", metavar="FILE.html", help="write a page with the input in colours")
+    _json(parser)
+
+
 def _find_lr(parser: Parser) -> None:
     _recipe(parser)
     parser.add_argument("--steps", metavar="N", type=whole(10, 10_000), default=60, help="rates to try (default 60)")
@@ -262,14 +301,24 @@ VERBS: dict[str, Verb] = {
     "tokenizer train": Verb("groundup.cli.tokenizer:train", "learn a tokenizer from text", _tokenizer_train),
     "tokenizer inspect": Verb("groundup.cli.tokenizer:inspect", "how well a tokenizer fits a text", _tokenizer_inspect),
     "train": Verb("groundup.cli.train:train", "train what a recipe says, or go on with it", _train),
+    "cross-validate": Verb(
+        "groundup.cli.cross_validate:cross_validate", "train and measure a recipe on every fold", _cross_validate
+    ),
     "find-lr": Verb("groundup.cli.find_lr:find_lr", "try learning rates on a recipe for a moment", _find_lr),
     "import": Verb("groundup.cli.import_model:import_model", "bring a model from elsewhere in", _import),
     "inspect": Verb("groundup.cli.inspect:inspect", "what is in a model of any format; runs nothing", _inspect),
     "merge": Verb("groundup.cli.merge:merge", "fold adapters into their base, or average models", _merge),
     "export": Verb("groundup.cli.export:export", "write a model for other tools, and prove it", _export),
     "evaluate": Verb("groundup.cli.evaluate:evaluate", "measure a model, or compare two", _evaluate),
-    "generate": Verb("groundup.cli.generate:generate", "continue a text", _generate),
-    "predict": Verb("groundup.cli.predict:predict", "labels or vectors for the rows of files", _predict),
+    "generate": Verb("groundup.cli.generate:generate", "continue a text, or draw images", _generate),
+    "predict": Verb(
+        "groundup.cli.predict:predict", "labels, numbers, vectors or translations for the rows of files", _predict
+    ),
+    "explain-prediction": Verb(
+        "groundup.cli.explain_prediction:explain_prediction",
+        "what the answer to one input rests on",
+        _explain_prediction,
+    ),
     "chat": Verb("groundup.cli.chat:chat", "talk with a model", _chat),
     "report": Verb("groundup.cli.report:report", "write the report of a run", _report),
     "runs": Verb("groundup.cli.runs:runs", "list the runs of a folder, or compare two", _runs),

@@ -1,4 +1,4 @@
-"""`groundup predict MODEL --files …`: labels with probabilities, values or vectors, row by row."""
+"""`groundup predict MODEL --files …`: labels with probabilities, values, vectors or translations, row by row."""
 
 from __future__ import annotations
 

@@ -61,7 +61,7 @@ def usual_verb(folder: Path) -> str:
     said = json.loads((folder / "model" / "model.json").read_text(encoding="utf-8"))
     if "network" in said:
         kind, family = said["network"]["kind"], said["family"]
-        if kind == "actions":
+        if kind in ("actions", "moves"):
             return f"evaluate {folder} --episodes 100"
         if kind == "images":
             return f"inspect {folder}" if family == "autoencoder" else f"generate {folder} --out images.png"

@@ -15,6 +15,7 @@ from groundup.data.image_decode import Form, Header
 from groundup.data.image_options import ImageOptions
 from groundup.data.labelled_check import SHOWN, SIDES, Shared, contradictions, label_counts, shared_rows
 from groundup.data.labelled_rows import LabelledLedger, LabelledRow
+from groundup.data.labelled_split import split_faults
 from groundup.errors import GroundupError, printable
 
 
@@ -34,11 +35,11 @@ class ImageRow(LabelledRow):
 def check_options(options: ImageOptions) -> None:
     """E-DATA-015 with everything that contradicts itself."""
     split, task = options.split, options.task
-    wrong = []
-    if split.test + split.validation >= 1:
-        wrong.append(
-            f"data.split.test {split.test} and data.split.validation {split.validation} leave nothing to train"
-        )
+    wrong = split_faults(
+        split, options.split_kind, group=options.columns.group, time=None, test_files=options.test_files
+    )
+    if split.kind == "time":
+        wrong.append("data.split.kind is time, but images have none")
     if options.labels is not None and len(set(options.labels)) != len(options.labels):
         twice = sorted(label for label, count in Counter(options.labels).items() if count > 1)
         wrong.append(f"data.labels names twice: {printable(', '.join(twice))}")
@@ -51,8 +52,6 @@ def check_options(options: ImageOptions) -> None:
         wrong += [f"{name} is set, but task {task} has no labels" for name, is_set in given.items() if is_set]
     if options.columns.label is not None and task == "none":
         wrong.append("data.columns.label is set, but task none has no answers")
-    if options.columns.group is not None and options.split_kind != "grouped":
-        wrong.append(f"data.columns.group is set, but data.split.kind is {options.split_kind}")
     if wrong:
         raise GroundupError(
             "E-DATA-015",

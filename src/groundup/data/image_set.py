@@ -7,7 +7,6 @@ Shapes: N images, C channels, H height, W width.
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -31,7 +30,7 @@ from groundup.data.labelled_check import SHOWN, SIDES, Shared, label_counts
 from groundup.data.labelled_options import Side
 from groundup.data.labelled_rows import LabelledLedger
 from groundup.data.labelled_set import sorted_labels
-from groundup.data.labelled_split import assign_sides
+from groundup.data.labelled_split import divide
 from groundup.errors import GroundupError, printable
 
 Index = NDArray[np.int64]
@@ -146,7 +145,7 @@ def read_images(options: ImageOptions, aside: list[SetAside], cache: Path | None
     if headers:
         check_augment(options.augment, form.channels, labels=options.task == "classify")
     images, rows = load(found, form, options, ledger, aside, cache)
-    rows = _divide(rows, options)
+    rows = _divide(rows, options, ledger, aside)
     leaks = shared_images(rows)
     if options.split.leaks == "drop":
         rows, leaks = _without_leaks(rows, leaks, ledger, aside), []
@@ -186,15 +185,23 @@ def _find(options: ImageOptions, ledger: LabelledLedger, aside: list[SetAside]) 
     return found
 
 
-def _divide(rows: list[ImageRow], options: ImageOptions) -> list[ImageRow]:
-    """The rows with their sides; a side that has files of its own takes nothing of the others."""
+def _divide(
+    rows: list[ImageRow], options: ImageOptions, ledger: LabelledLedger, aside: list[SetAside]
+) -> list[ImageRow]:
+    """The rows with their sides; a side that has files of its own takes nothing of the others. In a fold of a
+    cross-validation images that say of themselves that they are for tests take no part."""
     own = {row.side for row in rows}
     test = 0.0 if options.test_files or "test" in own else options.split.test
     validation = 0.0 if options.validation_files or "validation" in own else options.split.validation
     pool = [row for row in rows if row.side == "train"]
-    sides = assign_sides(pool, options.split, options.split_kind, test=test, validation=validation)
-    moved = {row.number: side for row, side in zip(pool, sides, strict=True) if side != "train"}
-    return [dataclasses.replace(row, side=moved[row.number]) if row.number in moved else row for row in rows]
+    found = divide(pool, options.split, options.split_kind, ledger, aside, test=test, validation=validation)
+    found += [row for row in rows if row.side == "validation"]
+    for row in rows:
+        if row.side == "test" and options.split.folds:
+            aside.append(ledger.withdraw(row, "a cross-validation leaves the test set out"))
+        elif row.side == "test":
+            found.append(row)
+    return sorted(found, key=lambda row: row.number)
 
 
 def _without_leaks(

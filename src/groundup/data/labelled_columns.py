@@ -17,6 +17,7 @@ from groundup.data.labelled_options import (
     QUESTION,
     TAGS,
     TEXT,
+    TIME,
     VALUE,
     WORDS,
     LabelledOptions,
@@ -50,10 +51,12 @@ class Found(NamedTuple):
     other: str | None
     group: str | None
     candidates: tuple[str, ...]
+    time: str | None = None
 
     def shown(self) -> str:
         """`text=review, label=stars` for a data card."""
         named = {"text": self.text, "label": self.label, "other": self.other, "group": self.group}
+        named["time"] = self.time
         named["candidates"] = "+".join(self.candidates) or None
         return ", ".join(f"{part}={name}" for part, name in named.items() if name is not None)
 
@@ -72,7 +75,7 @@ def find_columns(file: str, names: Sequence[str], options: LabelledOptions, *, l
     """
     known = {name.strip().casefold(): name for name in reversed(names)}
     given, task = options.columns, options.task
-    asked = (given.text, given.label if labelled else None, given.other, given.group, *given.candidates)
+    asked = (given.text, given.label if labelled else None, given.other, given.group, given.time, *given.candidates)
     problems = [f"no column {name!r}" for name in asked if name is not None and name not in names]
 
     def usual(candidates: Sequence[str]) -> str | None:
@@ -92,17 +95,19 @@ def find_columns(file: str, names: Sequence[str], options: LabelledOptions, *, l
     if task == "choice":
         one = usual(CANDIDATES)
         candidates = tuple(given.candidates) or ((one,) if one else ())
+    time = (given.time or usual(TIME)) if options.split_kind == "time" and labelled else None
     needed = {
         "text": not text,
         "label": labelled and task != "embed" and not label,
         "other": task == "embed" and not other,
         "candidates": task == "choice" and not candidates,
         "group": labelled and options.split_kind == "grouped" and not group,
+        "time": labelled and options.split_kind == "time" and not time,
     }
     problems += [f"none is known as the {part}" for part, lacking in needed.items() if lacking]
     if problems or text is None:
         raise _unknown(file, names, problems, [name for name in asked if name and name not in names])
-    return Found(text, label, other, group, candidates)
+    return Found(text, label, other, group, candidates, time)
 
 
 def _texts(known: dict[str, str], task: Task, other: str | None) -> tuple[str | None, str | None]:

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 Task = Literal["classify", "multilabel", "tag", "regress", "embed", "choice"]
 Side = Literal["train", "validation", "test"]
-SplitKind = Literal["random", "stratified", "grouped"]
+SplitKind = Literal["random", "stratified", "grouped", "time"]
 
 TEXT = (
     "text", "sentence", "review", "content", "comment", "message", "tweet", "utterance", "body", "document", "sms",
@@ -25,6 +25,7 @@ TAGS = ("ner_tags", "pos_tags", "tags")
 QUESTION = ("question", "prompt", "context", "query")
 ANSWER = ("answer", "answerkey", "correct")
 CANDIDATES = ("candidates", "choices", "options", "endings")
+TIME = ("time", "date", "timestamp", "datetime", "created_at")
 GROUP = ("group", "group_id", "user", "user_id", "author", "author_id", "document_id")
 PAIRS = (
     ("text1", "text2"),
@@ -54,9 +55,20 @@ class LabelledColumns(BaseModel):
     )  # fmt: skip
     other: str | None = Field(None, description="a second text that is read with the first; task embed: its match")
     group: str | None = Field(None, description="split grouped: rows of equal value stay on one side")
+    time: str | None = Field(None, description="split time: when a row is from, as a number or an ISO date")
     candidates: list[str] = Field(
         default_factory=list, description="task choice: one column that holds a list, or one column for each candidate"
     )
+
+
+class Fold(BaseModel):
+    """One fold of a cross-validation."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    of: int = Field(ge=2, le=10_000, description="folds in all")
+    number: int = Field(ge=0, description="the one that is the test set, from 0")
+    share: float = Field(1.0, gt=0.0, le=1.0, description="share of the rows to train on that is kept, 0 to 1")
 
 
 class LabelledSplit(BaseModel):
@@ -67,7 +79,8 @@ class LabelledSplit(BaseModel):
     kind: SplitKind | None = Field(
         None,
         description="random: each row by the hash of its text, so that other rows do not move it; stratified: the "
-        "shares hold within each label; grouped: by columns.group; without it classify is stratified, the rest random",
+        "shares hold within each label; grouped: by columns.group; time: the latest by columns.time are the test set, "
+        "those before them validation; without it classify is stratified, the rest random",
     )
     test: float = Field(
         0.1, ge=0.0, lt=1.0, description="share of rows, 0 to 1, that is the test set, where test_files is empty"
@@ -81,6 +94,11 @@ class LabelledSplit(BaseModel):
         "refuse",
         description="a text of the test or validation set that is also trained on: stop, drop the trained row, or "
         "go on and say so",
+    )
+    folds: list[Fold] = Field(
+        default_factory=list,
+        description="instead of a share for test, one of several folds; a second entry divides the rows that the first "
+        "trains on. Written by groundup cross-validate",
     )
 
 

@@ -14,8 +14,9 @@ import unicodedata
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -29,6 +30,13 @@ from groundup.data.sources import Source, open_sources
 from groundup.errors import printable
 
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+
+
+class Moment(NamedTuple):
+    """When a row is from: a date in seconds since 1970 (without a zone in UTC), or a plain number."""
+
+    dated: bool
+    value: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,6 +56,7 @@ class LabelledRow:
         candidates: task choice.
         choice: task choice: the number of the right candidate, from 0.
         group: what a grouped split goes by; empty if the row has none.
+        time: what a split by time goes by.
     """
 
     text: str
@@ -62,6 +71,7 @@ class LabelledRow:
     candidates: tuple[str, ...] = ()
     choice: int | None = None
     group: str = ""
+    time: Moment | None = None
 
     @property
     def place(self) -> str:
@@ -212,10 +222,11 @@ def _row(
         else:
             labels = _labels(cell, columns.label, options, words)
     group = "" if columns.group is None else str(fields.get(columns.group) or "").strip()
+    time = None if columns.time is None else moment_of(fields.get(columns.time), columns.time)
     compared = (text,) if other is None or task in ("embed", "choice") else (text, other)
     return LabelledRow(
         text=text, key=_key(compared), file=file, line=line, side=side, other=other, labels=labels, value=value,
-        words=words, candidates=candidates, choice=choice, group=group,
+        words=words, candidates=candidates, choice=choice, group=group, time=time,
     )  # fmt: skip
 
 
@@ -316,6 +327,27 @@ def _number(cell: Any, name: str) -> float:
     if not abs(value) <= float(np.finfo(np.float32).max):
         raise RowFault(f"the value is not finite: {_shown(cell)}", name)
     return value
+
+
+def moment_of(cell: Any, name: str) -> Moment:
+    """A cell as a time.
+
+    Raises:
+        RowFault: it is empty, or neither a finite number nor an ISO date.
+    """
+    if isinstance(cell, bool) or cell is None or (isinstance(cell, str) and not cell.strip()):
+        raise RowFault("the time is empty" if cell in (None, "") else f"the time is no time: {_shown(cell)}", name)
+    try:
+        value = float(cell) if isinstance(cell, str | int | float) else math.nan
+    except (ValueError, OverflowError):
+        value = math.nan
+    if math.isfinite(value):
+        return Moment(False, value)
+    try:
+        date = datetime.fromisoformat(cell.strip() if isinstance(cell, str) else str(cell))
+        return Moment(True, (date if date.tzinfo is not None else date.replace(tzinfo=UTC)).timestamp())
+    except (ValueError, OverflowError) as error:
+        raise RowFault(f"the time is neither a number nor an ISO date: {_shown(cell)}", name) from error
 
 
 def _choice(cell: Any, name: str, candidates: tuple[str, ...]) -> int:

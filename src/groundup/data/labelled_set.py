@@ -5,7 +5,6 @@ What comes out still has its answers in words; `labelled_examples` makes numbers
 
 from __future__ import annotations
 
-import dataclasses
 from collections import Counter
 from typing import Any, NamedTuple
 
@@ -22,7 +21,7 @@ from groundup.data.labelled_check import (
 )
 from groundup.data.labelled_options import LabelledOptions, Side
 from groundup.data.labelled_rows import LabelledLedger, LabelledRow, read_rows
-from groundup.data.labelled_split import assign_sides
+from groundup.data.labelled_split import divide, split_faults
 from groundup.errors import GroundupError
 
 
@@ -104,11 +103,7 @@ def _read(options: LabelledOptions, ledger: LabelledLedger, aside: list[SetAside
     split = options.split
     test = 0.0 if options.test_files else split.test
     validation = 0.0 if options.validation_files else split.validation
-    sides = assign_sides(rows["train"], split, options.split_kind, test=test, validation=validation)
-    divided = [
-        row if side == "train" else dataclasses.replace(row, side=side)
-        for row, side in zip(rows["train"], sides, strict=True)
-    ]
+    divided = divide(rows["train"], split, options.split_kind, ledger, aside, test=test, validation=validation)
     return [*divided, *rows["validation"], *rows["test"]]
 
 
@@ -151,11 +146,9 @@ def _without_rare(
 def _check_options(options: LabelledOptions) -> None:
     """E-DATA-015 with everything that contradicts itself."""
     split, task, columns = options.split, options.task, options.columns
-    wrong = []
-    if split.test + split.validation >= 1:
-        wrong.append(
-            f"data.split.test {split.test} and data.split.validation {split.validation} leave nothing to train"
-        )
+    wrong = split_faults(
+        split, options.split_kind, group=columns.group, time=columns.time, test_files=options.test_files
+    )
     if options.labels is not None and len(set(options.labels)) != len(options.labels):
         twice = sorted(label for label, count in Counter(options.labels).items() if count > 1)
         wrong.append(f"data.labels names twice: {', '.join(twice)}")
@@ -168,8 +161,6 @@ def _check_options(options: LabelledOptions) -> None:
         wrong.append(f"data.label_separator is set, but task {task} has one answer in a cell")
     if columns.candidates and task != "choice":
         wrong.append(f"data.columns.candidates is set, but the task is {task}")
-    if columns.group is not None and options.split_kind != "grouped":
-        wrong.append(f"data.columns.group is set, but data.split.kind is {options.split_kind}")
     if split.kind == "stratified" and without_labels:
         wrong.append(f"data.split.kind is stratified, but task {task} has no labels to keep the shares of")
     if columns.other is not None and task in ("tag", "choice"):

@@ -50,6 +50,11 @@ class Moments:
         """(value - mean) / deviation, cut off at ±`largest`, in the dtype of the value."""
         return ((value_BS - self.mean) / self.deviation).clamp(-largest, largest).to(value_BS.dtype)
 
+    def begin_at(self, count: int, mean: Tensor, deviation: Tensor) -> None:
+        """Go on from what was seen elsewhere: so many rows with this mean and deviation."""
+        self.count, self.mean = count, mean.double()
+        self._squares = (deviation.double().square() - 1e-8).clamp_min(0.0) * count
+
     def state_dict(self) -> dict[str, Any]:
         """What was seen."""
         return {"count": self.count, "mean": self.mean, "squares": self._squares}

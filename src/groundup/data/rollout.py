@@ -7,7 +7,7 @@ continuous action.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
 import numpy as np
@@ -183,10 +183,20 @@ class Rollout:
 
     def normalisation(self) -> dict[str, Tensor]:
         """What a policy needs to be served: `mean_O` and `deviation_O`, float32, of what it is shown, which is
-        (observation - mean) / deviation, cut off at ±10. Empty where observations are shown as they are."""
-        if self._observations is None:
+        (observation - mean) / deviation, cut off at ±10; and the `count` of observations that they were taken from.
+        Empty where observations are shown as they are."""
+        seen = self._observations
+        if seen is None:
             return {}
-        return {"mean_O": self._observations.mean.float(), "deviation_O": self._observations.deviation.float()}
+        count = torch.tensor(seen.count)
+        return {"mean_O": seen.mean.float(), "deviation_O": seen.deviation.float(), "count": count}
+
+    def go_on_from(self, normalisation: Mapping[str, Tensor]) -> None:
+        """Begin with the scale of an earlier run, see `normalisation`; nothing where observations are shown as they
+        are."""
+        if self._observations is not None and normalisation:
+            count, mean_O, deviation_O = (normalisation[name] for name in ("count", "mean_O", "deviation_O"))
+            self._observations.begin_at(int(count), mean_O, deviation_O)
 
     def _collect(self) -> None:
         """Act for `horizon` steps, and work out the columns of the minibatches."""

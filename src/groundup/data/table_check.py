@@ -14,6 +14,7 @@ from groundup.data.chat_rows import SetAside, percent
 from groundup.data.labelled_check import SHOWN, SIDES, Shared, contradictions, label_counts, shortened
 from groundup.data.labelled_check import _reasons as reasons
 from groundup.data.labelled_rows import LabelledLedger
+from groundup.data.labelled_split import split_faults
 from groundup.data.table_cells import is_missing
 from groundup.data.table_faults import BadCell, missing_fault
 from groundup.data.table_options import TableOptions
@@ -28,17 +29,15 @@ def check_options(options: TableOptions) -> None:
     """E-DATA-015 with every option that contradicts another."""
     split, task, columns, prepared = options.split, options.task, options.columns, options.preprocessing
     several = isinstance(columns.target, list)
-    wrong = []
-    if split.test + split.validation >= 1:
-        wrong.append(
-            f"data.split.test {split.test} and data.split.validation {split.validation} leave nothing to train"
-        )
+    wrong = split_faults(
+        split, options.split_kind, group=columns.group, time=columns.time, test_files=options.test_files
+    )
     for field, names in (("labels", options.labels or []), ("columns.target", columns.target if several else [])):
         twice = sorted(name for name, count in Counter(names or []).items() if count > 1)
         wrong += [f"data.{field} names twice: {printable(', '.join(twice))}"] if twice else []
     roles = {"numeric": columns.numeric, "categorical": columns.categorical, "ignore": columns.ignore}
     roles["target"] = list(columns.target) if isinstance(columns.target, list) else [columns.target or ""]
-    roles["group"] = [columns.group or ""]
+    roles |= {"group": [columns.group or ""], "time": [columns.time or ""]}
     count = Counter(name for names in roles.values() for name in set(names) if name)
     both = sorted(name for name, number in count.items() if number > 1)
     wrong += [f"data.columns gives more than one part to: {printable(', '.join(both))}"] if both else []
@@ -48,8 +47,6 @@ def check_options(options: TableOptions) -> None:
         wrong.append("data.labels is set, but the " + ("columns are the labels" if several else "target is a number"))
     if options.label_separator is not None and (task != "multilabel" or several):
         wrong.append("data.label_separator is set, but a cell of the target holds one answer")
-    if columns.group is not None and options.split_kind != "grouped":
-        wrong.append(f"data.columns.group is set, but data.split.kind is {options.split_kind}")
     if split.kind == "stratified" and task == "regress":
         wrong.append("data.split.kind is stratified, but task regress has no labels to keep the shares of")
     if options.balanced and task != "classify":

@@ -33,6 +33,9 @@ class TableColumns(BaseModel):
     )
     ignore: list[str] = Field(default_factory=list, description="columns that are not features, such as row numbers")
     group: str | None = Field(None, description="split grouped: rows of equal value stay on one side; not a feature")
+    time: str | None = Field(
+        None, description="split time: when a row is from, as a number or an ISO date; not a feature"
+    )
 
 
 class TablePreprocessing(BaseModel):

@@ -16,8 +16,8 @@ from groundup.data.builtin_tables import is_builtin, read_builtin
 from groundup.data.chat_layout import RowFault
 from groundup.data.chat_records import Record, read_records
 from groundup.data.chat_rows import SetAside
-from groundup.data.labelled_options import GROUP, LABEL, VALUE, Side
-from groundup.data.labelled_rows import LabelledLedger, LabelledRow
+from groundup.data.labelled_options import GROUP, LABEL, TIME, VALUE, Side
+from groundup.data.labelled_rows import LabelledLedger, LabelledRow, moment_of
 from groundup.data.sources import open_sources
 from groundup.data.table_cells import Cell, category_of, is_missing, number_of, shown
 from groundup.data.table_options import TableOptions
@@ -57,6 +57,7 @@ class FoundColumns(NamedTuple):
     numeric: tuple[str, ...]
     categorical: tuple[str, ...]
     group: str | None = None
+    time: str | None = None
 
     @property
     def features(self) -> tuple[str, ...]:
@@ -108,13 +109,17 @@ def find_table_columns(tables: Sequence[RawTable], options: TableOptions) -> Fou
     group = None
     if options.split_kind == "grouped":
         group = named.group or next((known[name] for name in GROUP if name in known), None)
-    asked = [*targets, *named.numeric, *named.categorical, *named.ignore, *([group] if group else [])]
+    time = None
+    if options.split_kind == "time":
+        time = named.time or next((known[name] for name in TIME if name in known), None)
+    asked = [*targets, *named.numeric, *named.categorical, *named.ignore, *filter(None, (group, time))]
     unknown = [name for name in asked if name not in names]
-    apart = {*targets, *named.ignore, group}
+    apart = {*targets, *named.ignore, group, time}
     features = [name for name in names if name not in apart]
     problems = [f"no column {printable(name, 60)!r}" for name in unknown]
     problems += [] if targets else ["none is known as the target"]
     problems += ["none is known as the group"] if options.split_kind == "grouped" and not group else []
+    problems += ["none is known as the time"] if options.split_kind == "time" and not time else []
     problems += [] if features else ["none is left to be a feature"]
     if problems:
         raise _columns_fault(problems, names, unknown)
@@ -123,7 +128,7 @@ def find_table_columns(tables: Sequence[RawTable], options: TableOptions) -> Fou
         if name in named.numeric or (name not in named.categorical and _mostly_numbers(tables, name))
     ]  # fmt: skip
     categorical = [name for name in features if name not in numeric]
-    columns = FoundColumns(targets, tuple(numeric), tuple(categorical), group)
+    columns = FoundColumns(targets, tuple(numeric), tuple(categorical), group, time)
     require_columns(tables, columns)
     return columns
 
@@ -131,7 +136,7 @@ def find_table_columns(tables: Sequence[RawTable], options: TableOptions) -> Fou
 def require_columns(tables: Sequence[RawTable], columns: FoundColumns, *, labelled: bool = True) -> None:
     """Every file has every column, or E-DATA-110."""
     needed = [*columns.features, *(columns.target if labelled else ())]
-    needed += [columns.group] if columns.group and labelled else []
+    needed += [*filter(None, (columns.group, columns.time))] if labelled else []
     problems, lacking = [], []
     for table in tables:
         missing = [name for name in needed if name not in table.names]
@@ -208,11 +213,13 @@ def _row(
     if labelled:
         labels, value = _answer(fields, columns.target, options)
     group = "" if columns.group is None or not labelled else str(fields.get(columns.group) or "").strip()
+    time = None if columns.time is None or not labelled else moment_of(fields.get(columns.time), columns.time)
     text = ", ".join(f"{name}={cells[name]}" for name in columns.features[:4])
     key = _key(cells)
     return TableRow(
-        text=text, key=key, file=file, line=line, side=side, labels=labels, value=value, group=group, cells=cells
-    )
+        text=text, key=key, file=file, line=line, side=side, labels=labels, value=value, group=group, time=time,
+        cells=cells,
+    )  # fmt: skip
 
 
 def _key(cells: Mapping[str, Cell]) -> bytes:

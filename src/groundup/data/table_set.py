@@ -8,7 +8,6 @@ Shapes: N rows of a side, F columns of features, L labels.
 
 from __future__ import annotations
 
-import dataclasses
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
@@ -21,7 +20,7 @@ from groundup.data.labelled_check import SHOWN, SIDES, Shared, contradictions, l
 from groundup.data.labelled_options import Side
 from groundup.data.labelled_rows import LabelledLedger
 from groundup.data.labelled_set import sorted_labels
-from groundup.data.labelled_split import assign_sides
+from groundup.data.labelled_split import divide
 from groundup.data.table_check import check_columns, check_options, find_table_faults, missing_cells, table_findings
 from groundup.data.table_options import TableOptions, TableTask
 from groundup.data.table_rows import (
@@ -219,22 +218,20 @@ def _read(options: TableOptions, ledger: LabelledLedger, aside: list[SetAside]) 
     check_columns(columns, options)
     rows: dict[Side, list[TableRow]] = {side: [] for side in SIDES}
     for side in SIDES:
-        require_columns(tables[side], columns._replace(group=None))
+        of_side = columns if side == "train" else columns._replace(group=None, time=None)
+        require_columns(tables[side], columns._replace(group=None, time=None))
         for table in tables[side]:
-            of_side = columns if side == "train" else columns._replace(group=None)
             _sort_out(vet_rows(table, of_side, options, ledger, side=side), rows[side], aside)
     split = options.split
-    sides = assign_sides(
+    divided = divide(
         rows["train"],
         split,
         options.split_kind,
+        ledger,
+        aside,
         test=0.0 if options.test_files else split.test,
         validation=0.0 if options.validation_files else split.validation,
     )
-    divided = [
-        row if side == "train" else dataclasses.replace(row, side=side)
-        for row, side in zip(rows["train"], sides, strict=True)
-    ]
     return [*divided, *rows["validation"], *rows["test"]], columns
 
 

@@ -8,7 +8,7 @@ vocabulary, the model) belongs inside the function, so that it sees the rows to 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -132,21 +132,35 @@ def nested(
             scores = [fit_and_score(setting, train[one], train[other]) for one, other in parts]
             found[name] = float(np.mean([score.get(metric, math.nan) for score in scores]))
             measured = measured.union(*scores)
-        ranked = [name for name, mean in found.items() if math.isfinite(mean)]
-        if not ranked:
-            raise GroundupError(
-                "E-EVAL-052",
-                f"none of the {len(settings)} settings has a finite mean of {metric}",
-                where=f"outer fold {number}: " + ", ".join(f"{name} {mean}" for name, mean in found.items()),
-                why=f"the choice is made by {metric}, which every inner fold must measure",
-                fix="name a metric that is measured on every inner fold: " + ", ".join(sorted(measured)),
-                exit_code=2,
-            )
-        best = max(ranked, key=lambda name: found[name] if higher_is_better else -found[name])
+        best = best_setting(found, metric, higher_is_better, f"outer fold {number}", measured)
         chosen.append(best)
         means.append(found)
         per_fold.append({name: float(x) for name, x in fit_and_score(settings[best], train, test).items()})
     return Nested(outer=summarise(per_fold, folds, confidence=confidence), chosen=chosen, inner=means)
+
+
+def best_setting(found: Scores, metric: str, higher_is_better: bool, where: str, measured: Iterable[str]) -> str:
+    """The setting of the best mean, of several the first.
+
+    Args:
+        found: the mean of the metric by setting.
+        where: the outer fold, for the message.
+        measured: the metrics that there are.
+
+    Raises:
+        GroundupError: E-EVAL-052 no mean is finite.
+    """
+    ranked = [name for name, mean in found.items() if math.isfinite(mean)]
+    if not ranked:
+        raise GroundupError(
+            "E-EVAL-052",
+            f"none of the {len(found)} settings has a finite mean of {metric}",
+            where=f"{where}: " + ", ".join(f"{name} {mean}" for name, mean in found.items()),
+            why=f"the choice is made by {metric}, which every inner fold must measure",
+            fix="name a metric that is measured on every inner fold: " + ", ".join(sorted(measured)),
+            exit_code=2,
+        )
+    return max(ranked, key=lambda name: found[name] if higher_is_better else -found[name])
 
 
 def learning_curve(

@@ -182,6 +182,12 @@ def choose_metrics(names: Iterable[str], data: Iterable[str]) -> list[str]:
         need = {
             "text": "text files (.txt, .md, .jsonl with text)",
             "answers": "rows with questions and answers",
+            "labels": "rows with labels",
+            "values": "rows with numbers to predict",
+            "pairs": "pairs of texts",
+            "translations": "texts with their translations",
+            "episodes": "a model that acts (--episodes)",
+            "images": "images that a network makes anew",
         }
         raise GroundupError(
             code="E-EVAL-002",

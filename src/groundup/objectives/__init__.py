@@ -15,6 +15,7 @@ from groundup.objectives.next_token import NextToken, NextTokenOptions
 from groundup.objectives.policy import A2COptions, PolicyGradient, PPOOptions, ReinforceOptions
 from groundup.objectives.reconstruct import Elbo, Reconstruct, ReconstructOptions, VaeOptions
 from groundup.objectives.regress import Regress, RegressOptions
+from groundup.objectives.self_play import SelfPlay, SelfPlayLossOptions
 from groundup.objectives.soft_actor_critic import SAC, SACOptions
 from groundup.objectives.translate import Translate, TranslateOptions
 from groundup.objectives.value import DQN, DQNOptions
@@ -36,4 +37,5 @@ OBJECTIVES: dict[str, tuple[type[BaseModel], Callable[..., Objective]]] = {
     "a2c": (A2COptions, PolicyGradient),
     "ppo": (PPOOptions, PolicyGradient),
     "sac": (SACOptions, SAC),
+    "self_play": (SelfPlayLossOptions, SelfPlay),
 }

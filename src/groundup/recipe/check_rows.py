@@ -45,6 +45,8 @@ def check_rows(check: Check) -> Iterator[GroundupError]:
         )  # fmt: skip
     yield from _family(check)
     yield from _objective(check)
+    if recipe.hardware.compile == "on":
+        yield check.unused("hardware.compile", "networks for such data are not compiled", "remove hardware.compile")
     if recipe.hardware.recompute:
         yield check.unused("hardware.recompute", "this network has no blocks to recompute", "remove it")
     for name in ("tokens", "tokens_per_step"):

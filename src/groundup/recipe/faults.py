@@ -151,14 +151,16 @@ def _unknown_field(found: Found, places: Places, model: type[BaseModel]) -> Grou
     own = [tag for tag, member in kinds.items() if member is found.owner]
     others = [tag for tag, member in kinds.items() if name in member.model_fields]
     if others and discriminator:
+        instead = f"set {here}.{discriminator}={others[0]}, or remove {printable(name)}"
+        if name == "init_from":  # the model that it names brings its family
+            instead = f"give it in place of the whole section: {here}={{init_from: …}}"
         return GroundupError(
             "E-RECIPE-013",
             f'field "{printable(name)}" belongs to {discriminator} {spoken(others)};'
             f" here {discriminator} is {spoken(own)}",
             where=_where(places, found.path),
             why="a field that the chosen part does not have would be ignored in silence",
-            fix=f"set {here}.{discriminator}={others[0]}, or remove {printable(name)}"
-            f"\nfields of {spoken(own)}: {', '.join(known)}",
+            fix=f"{instead}\nfields of {spoken(own)}: {', '.join(known)}",
             exit_code=2,
         )
     meant = nearest(name, known)

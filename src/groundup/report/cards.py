@@ -16,7 +16,14 @@ from groundup.report.reading import flatten, known, mapping, mappings, text_of
 from groundup.report.summary import TOKEN_PARTS, counted
 
 INTENDED = "Learning, research and experiments on {} of the kind it was trained on."
-INPUTS = {"labelled": "rows", "table": "rows", "images": "images", "pairs": "sentences", "environment": "environments"}
+INPUTS = {
+    "labelled": "rows",
+    "table": "rows",
+    "images": "images",
+    "pairs": "sentences",
+    "environment": "environments",
+    "game": "games",
+}
 """What a model takes or makes, by the kind of its data; text where none is named."""
 ANSWERS = "it answers whatever it is given, also what is like nothing in its data, and does not say when it is lost"
 CANNOT = {
@@ -25,6 +32,7 @@ CANNOT = {
     "images": ANSWERS,
     "made": "it makes images like those it was shown, and nothing else",
     "pairs": "it can write a fluent translation that says something else",
+    "game": "it plays what won against itself; positions that it never met may be judged wrongly",
     "environment": "it does what earned rewards where it learned, which need not be what was meant, nor work elsewhere",
 }
 """What a model cannot do, by the kind of its data."""

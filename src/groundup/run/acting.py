@@ -116,6 +116,9 @@ class ActingWork(NetworkWork):
         rollout = Rollout(
             self.data.collect, environments, act=act, value=value, discount=options.discount, seed=self.recipe.seed
         )
+        if self.loaded is not None:
+            told = self.loaded.said.preparation.get("normalisation") or {}
+            rollout.go_on_from({name: torch.tensor(value) for name, value in told.items()})
         self.rollout = rollout
         return PolicyGradient(options, model, rollout.stop_reuse), rollout
 

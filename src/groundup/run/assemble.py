@@ -60,6 +60,7 @@ class Unfreeze:
         """What is trainable in 0-based step `step`, as a pure function of it."""
         for options in self.options:
             unfreeze_at(self.model, options, step)
+        self.model.train()  # what was frozen until now stood in evaluation mode
         evaluate_frozen(self.model)
 
     def __call__(self, state: State) -> None:

@@ -16,7 +16,19 @@ from groundup.recipe.load import load_with_places
 from groundup.recipe.tree import Recipe
 from groundup.recipe.yaml import dump
 from groundup.run import models
+from groundup.run.loaded_network import (
+    LoadedAutoencoder,
+    LoadedGenerator,
+    LoadedNetworkModel,
+    LoadedPolicy,
+    family_of,
+)
+from groundup.run.loaded_player import LoadedPlayer
+from groundup.run.loaded_rows import LoadedImagePredictor, LoadedTablePredictor
+from groundup.run.loaded_translator import LoadedTranslator
+from groundup.run.networks import load_network
 from groundup.run.train import Result, train_recipe
+from groundup.run.translation import load_translator
 
 
 def read_recipe(recipe: str | Path | dict[str, Any], overrides: Sequence[str] = ()) -> Recipe:
@@ -78,16 +90,39 @@ def train(
             write_report(folder)
 
 
-def load(path: str | Path, *, device: str = "auto") -> LoadedModel:
+def load(path: str | Path, *, device: str = "auto") -> LoadedModel | LoadedNetworkModel:
     """The model that `path` names, ready to use."""
     place = resolve_device(device)
+    if family_of(models.find_model(Path(path))) is not None:
+        return _load_network(Path(path), place)
     loaded = models.load(Path(path), place)
-    fast = choose_precision("auto", place).name == "bfloat16"
     return LoadedModel(
         model=loaded.model,  # type: ignore[arg-type]
         tokenizer=loaded.said.tokenizer,
         chat_template=loaded.said.chat,
         device=place,
         name=str(path),
-        autocast=torch.bfloat16 if fast else None,
+        autocast=_autocast(place),
     )
+
+
+def _load_network(path: Path, place: torch.device) -> LoadedNetworkModel:
+    """A network that is no language model, by what it was trained for."""
+    how: dict[str, Any] = {"device": place, "name": str(path)}
+    if family_of(models.find_model(path)) == "transformer":
+        return LoadedTranslator(load_translator(path, place), **how, autocast=_autocast(place))
+    loaded = load_network(path, place)
+    if loaded.said.kind == "actions":
+        return LoadedPolicy(loaded, **how)
+    if loaded.said.kind == "moves":
+        return LoadedPlayer(loaded, **how)
+    if loaded.said.family == "autoencoder":
+        return LoadedAutoencoder(loaded.model, **how)
+    if loaded.said.kind == "images":
+        return LoadedGenerator(loaded, **how)
+    kind = LoadedImagePredictor if loaded.said.preparation.get("kind") == "images" else LoadedTablePredictor
+    return kind(loaded, **how, autocast=_autocast(place))
+
+
+def _autocast(place: torch.device) -> torch.dtype | None:
+    return torch.bfloat16 if choose_precision("auto", place).name == "bfloat16" else None

@@ -7,10 +7,13 @@ from pathlib import Path
 import torch
 
 from groundup.recipe.check_rows import GENERATIVE
-from groundup.recipe.tree import EnvironmentData, ImageData, PairData, Recipe, TableData
+from groundup.recipe.tree import EnvironmentData, GameData, ImageData, PairData, Recipe, TableData
 from groundup.run.acting import acting_work
 from groundup.run.generation import generation_work
 from groundup.run.language import language_work
+from groundup.run.loaded_network import family_of
+from groundup.run.models import find_model
+from groundup.run.playing import playing_work
 from groundup.run.prediction import prediction_work
 from groundup.run.translation import translation_work
 from groundup.run.work import Say, Work
@@ -28,6 +31,8 @@ def gather(recipe: Recipe, folder: Path, *, say: Say) -> Work:
         torch.set_num_threads(recipe.hardware.threads)
     if isinstance(recipe.data, EnvironmentData):
         return acting_work(recipe, folder, say=say)
+    if isinstance(recipe.data, GameData):
+        return playing_work(recipe, folder, say=say)
     if isinstance(recipe.data, PairData):
         return translation_work(recipe, folder, say=say)
     if isinstance(recipe.data, ImageData) and _generates(recipe):
@@ -40,4 +45,5 @@ def gather(recipe: Recipe, folder: Path, *, say: Say) -> Work:
 def _generates(recipe: Recipe) -> bool:
     """Whether the network of an image recipe makes images rather than labels."""
     assert isinstance(recipe.data, ImageData)
-    return recipe.model.family in GENERATIVE or recipe.data.task == "none"
+    family = recipe.model.family if recipe.init_from is None else family_of(find_model(Path(recipe.init_from)))
+    return family in GENERATIVE or recipe.data.task == "none"

@@ -27,7 +27,12 @@ from groundup.recipe.resolve_rows import resolve_rows
 from groundup.recipe.tree import ImageData, Recipe
 from groundup.run.answers import ROWS_AT_ONCE
 from groundup.run.measuring import FIRST_ROWS, evaluation_of
-from groundup.run.network_work import NetworkWork, chosen_network, require_network_options
+from groundup.run.network_work import (
+    NetworkWork,
+    chosen_network,
+    require_network_options,
+    require_whole_batches,
+)
 from groundup.run.networks import NetworkSaid, load_network
 from groundup.run.prediction import room_options, write_card, write_quarantine
 from groundup.run.results import Scores
@@ -173,8 +178,8 @@ def generation_work(recipe: Recipe, folder: Path, *, say: Say) -> GenerationWork
         reads="image_BCHW",
         preparation={"kind": "images", **images.preparation.as_dict()},
     )
-    require_network_options(said)
-    return GenerationWork(
+    require_network_options(said, loaded)
+    work = GenerationWork(
         recipe=recipe,
         device=device,
         precision=choose_precision(recipe.hardware.precision, device).name,
@@ -185,3 +190,5 @@ def generation_work(recipe: Recipe, folder: Path, *, say: Say) -> GenerationWork
         images=images,
         say=say,
     )
+    require_whole_batches(work)
+    return work

@@ -17,17 +17,25 @@ from groundup.formats.outside import read_json
 from groundup.run import models
 from groundup.run.exchange import not_a_model
 from groundup.run.foreign import kind_of, locate
+from groundup.run.networks import describe_network, is_network
+from groundup.run.translation import is_translator
+from groundup.text.tokenizer import Tokenizer
 
 MOST_METADATA = 40
 ADAPTER = "adapter_config.json"
+FACTS = (
+    "family", "architecture", "parameters", "bytes", "types", "tokenizer", "chat", "base", "head",
+    "inputs", "outputs", "labels", "preparation",
+)  # fmt: skip
+"""What is said of every model, null where it has none."""
 
 
 def inspect_model(source: str) -> dict[str, Any]:
     """What `groundup inspect` prints.
 
     Returns:
-        kind, family, architecture, options, parameters, bytes, types, tokenizer, chat, base, head, oddities, and
-        tensors: [{name, shape, type}].
+        kind, family, architecture, options, parameters, bytes, types, tokenizer, chat, base, head, inputs, outputs,
+        labels, preparation, oddities, and tensors: [{name, shape, type}].
 
     Raises:
         GroundupError: E-FORMAT errors for files that are malformed; E-FORMAT-092 for what is no model.
@@ -49,8 +57,10 @@ def inspect_model(source: str) -> dict[str, Any]:
     if not path.is_dir():
         raise not_a_model(path)
     folder = models.find_model(path)
-    said = models.describe(checkpoint.load_files(folder), folder)
     tensors = _safetensors([folder / "model.safetensors"])
+    if is_network(folder) or is_translator(folder):
+        return _network(folder, tensors)
+    said = models.describe(checkpoint.load_files(folder), folder)
     return _facts(
         "groundup",
         family=said.family,
@@ -67,11 +77,48 @@ def inspect_model(source: str) -> dict[str, Any]:
     )
 
 
-def _facts(kind: str, **found: Any) -> dict[str, Any]:
-    empty: dict[str, Any] = dict.fromkeys(
-        ("family", "architecture", "parameters", "bytes", "types", "tokenizer", "chat", "base", "head")
+def _network(folder: Path, tensors: list[dict[str, Any]]) -> dict[str, Any]:
+    """A network that is no language model: what goes in, what comes out, and how raw rows are prepared."""
+    files = checkpoint.load_files(folder)
+    shared: dict[str, Any] = {
+        "bytes": sum(file.stat().st_size for file in folder.iterdir() if file.is_file()),
+        "tensors": tensors,
+        "parameters": sum(math.prod(tensor["shape"]) for tensor in tensors),
+        "types": dict(Counter(tensor["type"] for tensor in tensors)),
+    }
+    if is_translator(folder):
+        options = read_json(folder / models.MODEL_FILE)["options"]
+        vocabulary = Tokenizer.from_json(files[models.TOKENIZER_FILE].decode())
+        tokenizer = {"kind": vocabulary.kind, "vocabulary": vocabulary.vocabulary}
+        return _facts(
+            "network",
+            family="transformer",
+            options=options,
+            tokenizer=tokenizer,
+            inputs={"reads": "a text", "tokens": options["context"]},
+            outputs={"kind": "a translation"},
+            **shared,
+        )
+    said = describe_network(files, folder)
+    outputs: dict[str, Any] = {"kind": said.kind, "numbers": said.outputs}
+    if said.kind == "images":
+        outputs = {"kind": "images", "shape": list(said.shape)}
+    if said.low is not None and said.high is not None:
+        outputs |= {"low": said.low, "high": said.high}
+    return _facts(
+        "network",
+        family=said.family,
+        options={name: value for name, value in said.options.model_dump().items() if name != "family"},
+        inputs={"reads": said.reads, "shape": list(said.shape)},
+        outputs=outputs,
+        labels=said.labels,
+        preparation=said.preparation,
+        **shared,
     )
-    return {"kind": kind, **empty, "options": {}, "oddities": [], "tensors": [], **found}
+
+
+def _facts(kind: str, **found: Any) -> dict[str, Any]:
+    return {"kind": kind, **dict.fromkeys(FACTS), "options": {}, "oddities": [], "tensors": [], **found}
 
 
 def _safetensors(paths: Iterable[Path]) -> list[dict[str, Any]]:

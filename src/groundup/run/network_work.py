@@ -146,3 +146,25 @@ def require_network_options(said: NetworkSaid, loaded: LoadedNetwork | None) -> 
             fix="change the sizes in the model section",
             exit_code=2,
         ) from error
+
+
+def require_whole_batches(work: NetworkWork) -> None:
+    """Refuse a batch of one row where a network normalises over the batch: one value has no deviation, and the run
+    would end in the middle of an epoch.
+
+    Raises:
+        GroundupError: E-MODEL-009.
+    """
+    rows, there = work.recipe.budget.micro_batch or 1, work.rows_per_epoch
+    last = there % rows or rows
+    normed = [m for m in network(work.said).modules() if isinstance(m, nn.BatchNorm1d | nn.BatchNorm2d)]
+    if last > 1 or not normed:
+        return
+    raise GroundupError(
+        "E-MODEL-009",
+        "batch normalisation would be given a batch of one row",
+        where=f"{there:,} training rows in batches of {rows:,}: the last batch of an epoch has {last}",
+        why="it divides by the deviation of a channel within the batch, and one value has none",
+        fix=f"set budget.rows_per_step={rows + 1}, or another norm in the model section",
+        exit_code=2,
+    )

@@ -172,12 +172,22 @@ def load_network(path: Path, device: torch.device) -> LoadedNetwork:
     return LoadedNetwork(said, model.to(device).eval(), folder)
 
 
-def go_on(loaded: LoadedNetwork, said: NetworkSaid, *, seed: int) -> nn.Module:
-    """A loaded network for new data: with a freshly drawn head where the outputs are not the same.
+def require_same_inputs(loaded: LoadedNetwork, said: NetworkSaid) -> None:
+    """Refuse data whose inputs a loaded network cannot read.
 
     Raises:
-        GroundupError: E-MODEL-007 if the inputs are not of the same shape.
+        GroundupError: E-MODEL-007 if the inputs are not of the same shape, or actions have another range.
     """
+    if (loaded.said.low, loaded.said.high) != (said.low, said.high):
+        raise GroundupError(
+            "E-MODEL-007",
+            f"the model's actions go from {loaded.said.low} to {loaded.said.high}, those of the environment from "
+            f"{said.low} to {said.high}",
+            where=printable(str(loaded.folder)),
+            why="a policy counts its actions in shares of their range",
+            fix="go on in an environment with the same range of actions, or start from nothing",
+            exit_code=2,
+        )
     if loaded.said.shape != said.shape:
         raise GroundupError(
             "E-MODEL-007",
@@ -187,6 +197,10 @@ def go_on(loaded: LoadedNetwork, said: NetworkSaid, *, seed: int) -> nn.Module:
             fix="prepare the data as it was for the model (size, channels, columns), or start from nothing",
             exit_code=2,
         )
+
+
+def go_on(loaded: LoadedNetwork, said: NetworkSaid, *, seed: int) -> nn.Module:
+    """A loaded network for new data that it can read: with a freshly drawn head where the outputs are not the same."""
     same = (loaded.said.outputs, loaded.said.labels, loaded.said.kind) == (said.outputs, said.labels, said.kind)
     if same:
         return loaded.model.train()

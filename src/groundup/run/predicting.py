@@ -18,6 +18,7 @@ from groundup.data.sources import ByteStream, open_sources
 from groundup.errors import GroundupError, nearest, printable
 from groundup.functional import evaluating
 from groundup.models.heads import Headed
+from groundup.models.predictor import Predictor
 from groundup.text.rows import RowEncoder
 from groundup.text.tokenizer import AnyTokenizer
 
@@ -25,9 +26,11 @@ ROWS_AT_ONCE = 64
 MOST_LABELS = 5
 
 
-def read_texts(files: Sequence[str | Path], column: str | None) -> tuple[list[dict[str, Any]], dict[str, int]]:
+def read_texts(
+    files: Sequence[str | Path], column: str | None, usual: Sequence[str] = TEXT_NAMES["classify"]
+) -> tuple[list[dict[str, Any]], dict[str, int]]:
     """The rows of files: [{file, line, text}], and how many were set aside for which reason. A plain text file has
-    one row a line.
+    one row a line; of a table it is `column`, or the first of the `usual` ones.
 
     Raises:
         GroundupError: E-EVAL-020 no row has the column, or a column that is usual for a text.
@@ -52,7 +55,7 @@ def read_texts(files: Sequence[str | Path], column: str | None) -> tuple[list[di
                 aside[record.problem or "malformed"] += 1
                 continue
             seen.update(fields)
-            name = column or next((name for name in TEXT_NAMES["classify"] if name in fields), None)
+            name = column or next((name for name in usual if name in fields), None)
             text = fields.get(name) if name is not None else None
             if not isinstance(text, str) or not text.strip():
                 aside[f"no text in {name or 'a usual column'}"] += 1
@@ -103,7 +106,7 @@ def predict_rows(
         for batch, indices in batches(examples, task=task, rows=ROWS_AT_ONCE, pad_id=tokenizer.pad_id):
             answer = model({name: tensor.to(device) for name, tensor in batch.items()}).float().cpu()
             for index, row in zip(indices, answer, strict=True):
-                found[int(index)] = _said(model, row, words[int(index)])
+                found[int(index)] = answer_of(model, row, words[int(index)])
     return found
 
 
@@ -112,7 +115,8 @@ def _cut(row: list[int], longest: int, closing: int) -> list[int]:
     return [*row[: longest - closing], *row[len(row) - closing :]]
 
 
-def _said(model: Headed, answer: torch.Tensor, words: Any) -> dict[str, Any]:
+def answer_of(model: Headed | Predictor, answer: torch.Tensor, words: Any = None) -> dict[str, Any]:
+    """One row's answer in words, by kind; see `predict_rows`. `words` is for tags."""
     if model.kind == "regress":
         return {"value": float(answer)}
     if model.kind == "embed":

@@ -29,7 +29,12 @@ from groundup.recipe.resolve_rows import resolve_rows
 from groundup.recipe.tree import ImageData, Recipe, TableData
 from groundup.run.answers import METRICS_OF, ROWS_AT_ONCE, Rows, row_results, score_rows
 from groundup.run.measuring import FIRST_ROWS, evaluate_rows
-from groundup.run.network_work import NetworkWork, chosen_network, require_network_options
+from groundup.run.network_work import (
+    NetworkWork,
+    chosen_network,
+    require_network_options,
+    require_whole_batches,
+)
 from groundup.run.networks import NetworkSaid, load_network
 from groundup.run.results import Scores
 from groundup.run.work import Say
@@ -236,7 +241,7 @@ def prediction_work(recipe: Recipe, folder: Path, *, say: Say) -> PredictionWork
         say(f"note: {line}")
     said = _said(recipe, family, options, table, images)
     require_network_options(said, loaded)
-    return PredictionWork(
+    work = PredictionWork(
         recipe=recipe,
         device=device,
         precision=choose_precision(recipe.hardware.precision, device).name,
@@ -247,6 +252,8 @@ def prediction_work(recipe: Recipe, folder: Path, *, say: Say) -> PredictionWork
         table=table,
         images=images,
     )
+    require_whole_batches(work)
+    return work
 
 
 def _said(recipe: Recipe, family: str, options: Any, table: TableSet | None, images: ImageSet | None) -> NetworkSaid:

@@ -141,7 +141,8 @@ def decide_compile(work: Work) -> Recipe:
         return recipe
     minutes = recipe.budget.minutes
     long = minutes is not None and minutes * 60 >= COMPILE_PAYS_FROM_SECONDS
-    worth = work.device.type == "cuda" or (long and work.device.type == "cpu")
+    repeated = not recipe.counts_rows  # only language models are made of blocks that are worth it
+    worth = repeated and (work.device.type == "cuda" or (long and work.device.type == "cpu"))
     hardware = recipe.hardware.model_copy(update={"compile": "on" if worth else "off"})
     return recipe.model_copy(update={"hardware": hardware})
 

@@ -138,7 +138,7 @@ class Work(ABC):
 
     @property
     def units_per_row(self) -> float:
-        """How many of these units a row of a step has: its tokens; or the times that it is drawn, once for each player."""
+        """How many of these units a row of a step has: its tokens, or one for each player that draws rows."""
         return 1.0
 
     @abstractmethod

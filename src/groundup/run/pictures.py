@@ -1,0 +1,114 @@
+"""Images as PNG files: one sheet of many, or a file for each. Only bytes are made here; pillow is not needed.
+
+Shapes: N images, C channels (1 or 3), H height, W width.
+"""
+
+from __future__ import annotations
+
+import math
+import struct
+import zlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from groundup.data.files import write_atomic
+from groundup.errors import GroundupError, printable
+
+Pixels = NDArray[np.uint8]
+
+SMALLEST, GAP = 64, 2
+"""Pixels of the longer side of an image on a sheet, to which smaller ones are enlarged by a whole factor; and between
+images."""
+
+
+def png(image_CHW: Pixels) -> bytes:
+    """One image as a PNG file of 8 bits, grey or in colour (ISO/IEC 15948)."""
+    channels, height, width = image_CHW.shape
+    lines = np.zeros((height, 1 + width * channels), dtype=np.uint8)  # each begins with the number of its filter, 0
+    lines[:, 1:] = image_CHW.transpose(1, 2, 0).reshape(height, -1)
+    header = struct.pack(">IIBBBBB", width, height, 8, {1: 0, 3: 2}[channels], 0, 0, 0)
+    parts = ((b"IHDR", header), (b"IDAT", zlib.compress(lines.tobytes(), 9)), (b"IEND", b""))
+    framed = (
+        struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+        for kind, content in parts
+    )
+    return b"\x89PNG\r\n\x1a\n" + b"".join(framed)
+
+
+def sheet(images_NCHW: Pixels) -> Pixels:
+    """All images on one, (C, H, W), in a grid that is about square."""
+    factor = max(1, SMALLEST // max(images_NCHW.shape[2:]))
+    images = images_NCHW.repeat(factor, axis=2).repeat(factor, axis=3)
+    number, channels, height, width = images.shape
+    columns = math.ceil(math.sqrt(number))
+    lines = -(-number // columns)
+    whole = np.full((channels, lines * (height + GAP) + GAP, columns * (width + GAP) + GAP), 255, dtype=np.uint8)
+    for index, image in enumerate(images):
+        top, left = GAP + index // columns * (height + GAP), GAP + index % columns * (width + GAP)
+        whole[:, top : top + height, left : left + width] = image
+    return whole
+
+
+def write_images(images_NCHW: Pixels, out: str | Path) -> list[Path]:
+    """Write a sheet (FILE.png) or a file for each image (a folder that is new or empty).
+
+    Raises:
+        GroundupError: E-GEN-033 a file of another kind, or a folder that holds something; E-DATA-012 if it cannot be
+            written.
+    """
+    place = require_place(out)
+    if place.suffix.lower() == ".png":
+        write_atomic(place, png(sheet(images_NCHW)))
+        return [place]
+    digits = max(4, len(str(len(images_NCHW))))
+    paths = [place / f"{number:0{digits}}.png" for number in range(1, len(images_NCHW) + 1)]
+    for path, image in zip(paths, images_NCHW, strict=True):
+        write_atomic(path, png(image))
+    return paths
+
+
+def require_place(out: str | Path) -> Path:
+    """Where images may be written, before any is drawn. Raises E-GEN-033."""
+    path = Path(out).expanduser()
+    problem = ""
+    if path.suffix and path.suffix.lower() != ".png" and not path.is_dir():
+        problem, why = f"a file of kind {printable(path.suffix)} is not written", "images are written as PNG alone"
+    elif path.suffix.lower() != ".png" and path.exists() and not path.is_dir():
+        problem, why = "it is a file", "a folder is needed for one file an image"
+    elif path.is_dir() and any(path.iterdir()):
+        problem, why = "the folder is not empty", "images of another draw would stand among these"
+    if problem:
+        raise GroundupError(
+            "E-GEN-033",
+            f"images cannot be written there: {problem}",
+            where=printable(str(out)),
+            why=why,
+            fix="--out images.png   (one sheet of all)\n--out images   (a new folder, one file an image)",
+            exit_code=2,
+        )
+    return path
+
+
+def require_sheet(out: str | Path) -> Path:
+    """The place of one PNG file. Raises E-GEN-033."""
+    path = require_place(out)
+    if path.suffix.lower() == ".png" and not path.is_dir():
+        return path
+    raise GroundupError(
+        "E-GEN-033",
+        "a sheet of images is one PNG file",
+        where=printable(str(out)),
+        why="there is one picture to write, and its name does not end in .png",
+        fix="--out images.png",
+        exit_code=2,
+    )
+
+
+def described(paths: list[Path], images_NCHW: Pixels) -> dict[str, Any]:
+    """What was written, for --json."""
+    channels, height, width = images_NCHW.shape[1:]
+    size = {"images": len(images_NCHW), "channels": channels, "height": height, "width": width}
+    return size | {"files": [str(path) for path in paths]}

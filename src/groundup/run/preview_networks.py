@@ -1,0 +1,167 @@
+"""What networks that are no language models will see, before they are trained: rows of tables as numbers, images,
+pairs as ids, and the spaces and first steps of an environment."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from groundup.data.environments import Environments, make
+from groundup.data.image_operations import AugmentOptions
+from groundup.data.image_options import ImageOptions
+from groundup.data.image_preview import preview
+from groundup.data.image_set import read_images
+from groundup.data.table_options import TableOptions
+from groundup.data.table_set import read_table
+from groundup.errors import printable
+from groundup.evaluation.episodes import random_policy
+from groundup.recipe.tree import EnvironmentData, ImageData, Recipe, TableData
+from groundup.run.pictures import require_sheet
+from groundup.run.prediction import room_options
+from groundup.run.translation import translation_work
+from groundup.text.chat import Rendered
+from groundup.text.tokenizer import AnyTokenizer
+
+SHOWN = 8
+"""Numbers of an observation that are shown."""
+
+Shown = dict[str, Any]
+
+
+def preview_network(recipe: Recipe, rows: int, *, augment: bool, out: str | None) -> Shown:
+    """The first training rows of a table or a set of images, or random steps in an environment.
+
+    Args:
+        recipe: checked.
+        rows: how many.
+        augment: of images: draw the sheet with what training changes below.
+        out: of images: where the sheet goes.
+
+    Returns:
+        title, facts {name: value}, answer (what the answer of a row is called), headers and rows: [{place, answer,
+        cells: a line of texts and numbers under each of the headers}], ledger, sheet.
+    """
+    if isinstance(recipe.data, TableData):
+        return _table(recipe.data, rows)
+    if isinstance(recipe.data, ImageData):
+        return _images(recipe.data, rows, augment, out)
+    assert isinstance(recipe.data, EnvironmentData)
+    return _environment(recipe.data, rows, recipe.seed)
+
+
+def _found(title: str, facts: Shown, answer: str, headers: list[str], rows: list[Shown], **more: Any) -> Shown:
+    empty: Shown = {"ledger": {}, "sheet": None}
+    return {"title": title, "facts": facts, "answer": answer, "headers": headers, "rows": rows} | empty | more
+
+
+def _table(data: TableData, rows: int) -> Shown:
+    table = read_table(room_options(data, TableOptions), [])
+    part, names = table.parts["train"], table.preprocessor.names
+    facts = {
+        "features": f"{len(names)} numbers from {len(table.columns.features)} columns",
+        "target": ", ".join(table.columns.target),
+        "labels": ", ".join(f"{label} {count}" for label, count in table.counts.items()),
+    }
+    shown = [
+        {
+            "place": row.place,
+            "answer": row.answer,
+            "cells": [[name, str(_raw(row.cells, name)), float(x)] for name, x in zip(names, part.features_NF[number])],
+        }
+        for number, row in enumerate(part.rows[:rows])
+    ]
+    headers = ["feature", "cell", "number"]
+    facts = {name: value for name, value in facts.items() if value}
+    return _found("table", facts, "answer", headers, shown, ledger=table.card, findings=table.findings)
+
+
+def _raw(cells: Any, name: str) -> Any:
+    """The cell that a feature was made of; a category's columns are named COLUMN=CATEGORY."""
+    source = (
+        name if name in cells else next((column for column in cells if name.startswith((f"{column}=", column))), "")
+    )
+    return cells.get(source, "")
+
+
+def _images(data: ImageData, rows: int, augment: bool, out: str | None) -> Shown:
+    sheet = None if out is None else require_sheet(out)
+    with tempfile.TemporaryDirectory(prefix="groundup-show-") as folder:
+        images = read_images(room_options(data, ImageOptions), [], Path(folder))
+        if sheet is not None:
+            preview(images, data.augment if augment else AugmentOptions(), sheet, number=max(rows, 16))
+        form, preparation = images.preparation.form, images.preparation
+        facts = {
+            "size": f"{form.height} × {form.width} pixels, {form.channels} channels, resize {form.resize}",
+            "normalise": preparation.normalise,
+            "mean": ", ".join(f"{one:.4f}" for one in preparation.mean),
+            "deviation": ", ".join(f"{one:.4f}" for one in preparation.deviation),
+            "augment": ", ".join(one.kind for one in data.augment.operations),
+            "labels": ", ".join(preparation.labels),
+        }
+        train = [row for row in images.rows if row.side == "train"][:rows]
+        shown = [
+            {"place": row.place, "answer": row.answer, "cells": _pixels(images.images[row.number])} for row in train
+        ]
+    facts = {name: value for name, value in facts.items() if value}
+    headers = ["channel", "range", "mean"]
+    findings = {"findings": images.findings}
+    return _found("images", facts, "label", headers, shown, ledger=images.card, sheet=out, **findings)
+
+
+def _pixels(image_CHW: Any) -> list[list[Any]]:
+    """The least, greatest and mean byte of each channel."""
+    return [
+        [str(number), f"{int(one.min())} to {int(one.max())}", float(one.mean())]
+        for number, one in enumerate(image_CHW)
+    ]
+
+
+def _environment(data: EnvironmentData, rows: int, seed: int) -> Shown:
+    options = data.environment.model_copy(update={"count": 1})
+    probe = make(options)
+    spaces = {"observations": probe.observation_space, "actions": probe.action_space}
+    limit = probe.spec.max_episode_steps
+    probe.close()
+    environments = Environments(options, seed)
+    policy, generator = random_policy(environments), torch.Generator().manual_seed(seed)
+    steps = []
+    for number in range(1, rows + 1):
+        taken = environments.step(policy(environments.observation_EO, generator))
+        ended = "terminated" if taken.terminated_E[0] else "truncated" if taken.truncated_E[0] else ""
+        steps.append(
+            {
+                "place": f"step {number}" + (f", {ended}" if ended else ""),
+                "answer": f"{float(taken.reward_E[0]):g}",
+                "cells": [
+                    ["observation", _numbers(taken.observation_EO[0])],
+                    ["action", _numbers(taken.action[0])],
+                ],
+            }
+        )
+    environments.close()
+    facts = {name: printable(str(space), 200) for name, space in spaces.items()}
+    facts |= {"goes in": f"{list(environments.observation_shape)} numbers", "time limit": f"{limit} steps"}
+    return _found(f"environment {options.id}", facts, "reward", ["step", "numbers"], steps)
+
+
+def _numbers(values: torch.Tensor) -> str:
+    flat = values.flatten().tolist()
+    return ", ".join(f"{one:.4g}" for one in flat[:SHOWN]) + (" …" if len(flat) > SHOWN else "")
+
+
+def preview_pairs(recipe: Recipe, rows: int) -> tuple[list[Rendered], AnyTokenizer, dict[str, Any]]:
+    """The first training pairs as they will be learnt: the ids of the source, what begins the target, and its ids,
+    which alone are learned; the tokenizer, and the card."""
+    with tempfile.TemporaryDirectory(prefix="groundup-show-") as folder:
+        work = translation_work(recipe, Path(folder), say=lambda line: None)
+    encoded, texts = work.pairs["train"], work.rows["train"]
+    shown = []
+    for pair, index in list(zip(encoded.pairs, encoded.indices, strict=True))[:rows]:
+        ids = [*pair.source.tolist(), int(pair.tokens[0]), *pair.target.tolist()]
+        learned = [False] * (len(pair.source) + 1) + [True] * len(pair.target)
+        text = f"{texts[index].source}  →  {texts[index].target}"
+        shown.append(Rendered(ids, learned, [-1] * len(ids), text))
+    return shown, work.tokenizer, work.card
