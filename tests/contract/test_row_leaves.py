@@ -158,6 +158,8 @@ def plateau(before: dict[str, Any] | None = None, **fields: Any) -> Flip:
 
 
 FOLD = {"of": 4, "number": 0}
+ANY_ROWS = {"model__norm": "layer"}
+"""A network that bears a last batch of one row."""
 WIDE = {"data__files": ["WIDE"]}
 HOLES = {"data__files": ["HOLES"], "model__norm": "layer", "data__preprocessing": {"missing": "mean"}}
 LIST = {"data__files": ["LIST"]}
@@ -169,8 +171,10 @@ GENTLE = {"kind": "ppo", "normalise_advantages": False}
 
 FLIPS: dict[str, Flip] = {
     "data:table.files": Flip({"data__files": ["OTHER"]}),
-    "data:table.test_files": Flip({"data__test_files": ["OTHER"]}, {"data__split": {"test": 0.0, "leaks": "allow"}, "model__norm": "layer"}),
-    "data:table.validation_files": Flip({"data__validation_files": ["OTHER"]}, {"data__split": {"leaks": "allow"}, "model__norm": "layer"}),
+    "data:table.test_files": Flip({"data__test_files": ["OTHER"]},
+                                  ANY_ROWS | {"data__split": {"test": 0.0, "leaks": "allow"}}),
+    "data:table.validation_files": Flip({"data__validation_files": ["OTHER"]},
+                                        ANY_ROWS | {"data__split": {"leaks": "allow"}}),
     "data:table.task": Flip({"data__task": "multilabel", "data__label_separator": "/"}),
     "data:table.columns.target": Flip({"data__columns": {"target": "colour"}}, {"data__columns": {"target": "label"}}),
     "data:table.columns.numeric": Flip({"data__columns": {"numeric": ["batch"], "ignore": ["team"]}},
@@ -197,7 +201,7 @@ FLIPS: dict[str, Flip] = {
     "data:table.preprocessing.scale_target": Flip(
         {"data__preprocessing": {"scale_target": False}}, {"data__files": ["SCORES"], "data__task": "regress"}),
     "data:table.preprocessing.unseen": Flip({"data__preprocessing": {"unseen": "zeros"}},
-                                            {"data__test_files": ["UNSEEN"], "data__split": {"test": 0.0}, "model__norm": "layer"},
+                                            ANY_ROWS | {"data__test_files": ["UNSEEN"], "data__split": {"test": 0.0}},
                                             refused=True),
     "data:table.preprocessing.rare": Flip({"data__preprocessing": {"rare": 40}}),
     "data:table.noise": Flip({"data__noise": 0.5}),
