@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import re
 import tomllib
 
@@ -19,6 +20,7 @@ EXCEPTIONS: dict[str, str] = {
 }
 
 
+@functools.cache
 def over_budget() -> dict[str, str]:
     """Everything that is larger than it may be: its name and what it is."""
     found: dict[str, str] = {}
