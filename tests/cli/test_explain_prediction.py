@@ -28,7 +28,7 @@ from groundup.run.explaining_inputs import words_of
 from groundup.run.explaining_page import overlay
 from groundup.run.models import Described, initialised, model_files
 from groundup.run.networks import NetworkSaid, network, network_files
-from groundup.run.pictures import png
+from groundup.run.pictures import as_png
 from groundup.text.options import TokenizerOptions
 from groundup.text.tokenizer import Tokenizer
 from groundup.text.train import train_tokenizer
@@ -193,7 +193,7 @@ def test_labels_that_do_not_exclude_each_other_are_scored_alone(
 def test_regions_of_an_image(method: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     image = np.zeros((1, 14, 14), dtype=np.uint8)
     image[:, :4, :4], image[:, 12:, 12:] = 200, 100
-    (tmp_path / "image.png").write_bytes(png(image))
+    (tmp_path / "image.png").write_bytes(as_png(image))
     words = [image_model(tmp_path / "model"), "--image", tmp_path / "image.png", "--method", method]
     found = asked([*words, "--out", tmp_path / "page.html"], capsys)
     heat = np.array(found["heat"])
@@ -207,7 +207,7 @@ def test_regions_of_an_image(method: str, tmp_path: Path, capsys: pytest.Capture
     assert len(named) == 49
     page = (tmp_path / "page.html").read_text(encoding="utf-8")
     drawn = [base64.b64decode(data) for data in re.findall(r'src="data:image/png;base64,([^"]+)"', page)]
-    assert len(drawn) == 2 and drawn[0] == png(image)
+    assert len(drawn) == 2 and drawn[0] == as_png(image)
     assert 'alt="The image with each pixel coloured by what it adds to the label top. What counts most: rows' in page
     assert "http" not in re.sub(r"http-equiv", "", page) and "<script" not in page
 

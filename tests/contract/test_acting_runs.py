@@ -31,6 +31,7 @@ from tests.contract.toy_run import (
     killed_run,
     outcome,
     run,
+    run_once,
     saved,
     terminate,
 )
@@ -61,15 +62,7 @@ def chain() -> None:
 @pytest.fixture(scope="module")
 def straight(tmp_path_factory: pytest.TempPathFactory) -> Any:
     """The uninterrupted run of a method, made once."""
-    known: dict[str, Path] = {}
-
-    def of(method: str) -> Path:
-        if method not in known:
-            known[method] = tmp_path_factory.mktemp("straight") / "run"
-            assert run(RECIPES[method], known[method]).outcome == "finished"
-        return known[method]
-
-    return of
+    return run_once(RECIPES.__getitem__, tmp_path_factory.mktemp)
 
 
 # ---------------------------------------------------------------- resume
@@ -203,7 +196,8 @@ def test_a_budget_of_environment_steps_is_kept(tmp_path: Path, method: str) -> N
 def test_early_stopping_on_the_return_keeps_the_best(tmp_path: Path, method: str) -> None:
     given = {"log_every": 1, "save_every": 1, "keep_every": 1, "evaluate_every": 1}
     stopping = {"metric": "return", "patience": 2, "minimum_change": 1e9}
-    recipe = changed(RECIPES[method], budget__steps=20, events=given | {"early_stopping": stopping})
+    scale = {"data__collect__normalise_observations": False} if method == "ppo" else {}
+    recipe = changed(RECIPES[method], budget__steps=20, events=given | {"early_stopping": stopping}, **scale)
     result = run(recipe, tmp_path / "run")
     assert (result.outcome, result.steps) == ("early_stopped", 3)
     then, last = saved(tmp_path / "run", 1).tensors["model"], saved(tmp_path / "run", 3).tensors["model"]
@@ -214,9 +208,9 @@ def test_early_stopping_on_the_return_keeps_the_best(tmp_path: Path, method: str
 
 def test_the_returns_that_stop_a_run_are_higher_is_better(tmp_path: Path) -> None:
     given = EVENTS | {"evaluate_every": 1, "save_every": 1, "keep_every": 1}
-    recipe = changed(
-        RECIPES["ppo"], budget__steps=12, events=given | {"early_stopping": {"metric": "return", "patience": 3}}
-    )
+    stopping = {"metric": "return", "patience": 3}
+    scale = {"data__collect__normalise_observations": False}
+    recipe = changed(RECIPES["ppo"], budget__steps=12, events=given | {"early_stopping": stopping}, **scale)
     run(recipe, tmp_path / "run")
     seen = [line["metrics"]["return"] for line in events(tmp_path / "run", "evaluate")]
     best = saved(tmp_path / "run", 1 + seen.index(max(seen))).tensors["model"]

@@ -38,6 +38,7 @@ from tests.contract.toy_run import (
     killed_run,
     outcome,
     run,
+    run_once,
     saved,
     terminate,
 )
@@ -68,15 +69,7 @@ def recipes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Options]:
 @pytest.fixture(scope="module")
 def straight(recipes: dict[str, Options], tmp_path_factory: pytest.TempPathFactory) -> Any:
     """The uninterrupted run of a kind, made once."""
-    known: dict[str, Path] = {}
-
-    def of(kind: str) -> Path:
-        if kind not in known:
-            known[kind] = tmp_path_factory.mktemp("straight") / "run"
-            assert run(recipes[kind], known[kind]).outcome == "finished"
-        return known[kind]
-
-    return of
+    return run_once(recipes.__getitem__, tmp_path_factory.mktemp)
 
 
 # ---------------------------------------------------------------- resume

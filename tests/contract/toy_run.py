@@ -255,3 +255,16 @@ def assert_same(one: Outcome, other: Outcome) -> None:
     for name, tensor in one.tensors.items():
         assert tensor.dtype == other.tensors[name].dtype
         assert torch.equal(tensor, other.tensors[name]), name
+
+
+def run_once(recipe_of: Callable[[str], Options], make_folder: Callable[[str], Path]) -> Callable[[str], Path]:
+    """The uninterrupted runs of several recipes by name, each made when it is first asked for."""
+    known: dict[str, Path] = {}
+
+    def of(name: str) -> Path:
+        if name not in known:
+            known[name] = make_folder("straight") / "run"
+            assert run(recipe_of(name), known[name]).outcome == "finished"
+        return known[name]
+
+    return of

@@ -265,7 +265,7 @@ ROW = st.one_of(
 )
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=40, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
 @given(rows=st.lists(ROW, max_size=25), tail=st.booleans(), policy=st.sampled_from(["replace", "set_aside"]))
 def test_ledger_adds_up_for_any_rows(rows: list[str], tail: bool, policy: str) -> None:
     with tempfile.TemporaryDirectory() as folder:
@@ -278,7 +278,7 @@ def test_ledger_adds_up_for_any_rows(rows: list[str], tail: bool, policy: str) -
             assert error.code == "E-DATA-001"
             return
         ledger = corpus.card["ledger"]
-        lines = (corpus.folder / "quarantine.jsonl").read_text(encoding="utf-8").splitlines()
+        lines = (corpus.folder / "quarantine.jsonl").read_bytes().decode().split("\n")
         aside = [json.loads(line) for line in lines if line]
         assert ledger["documents"] == sum(bool(row.strip(" \t\r\x0b\x0c")) for row in rows)
         assert ledger["documents"] == ledger["kept"]["documents"] + len(aside)

@@ -364,7 +364,7 @@ def test_vit_equals_torchs_encoder(pooling: Any) -> None:
 
     def forward(p: Parameters, x: Tensor) -> Tensor:
         patches = x.reshape(3, 2, 3, 4, 2, 4).permute(0, 2, 4, 1, 3, 5).reshape(3, 6, 32)
-        x = patches @ p["patch_embedding.weight"].reshape(12, 32).T + p["patch_embedding.bias"]
+        x = patches @ p["patch_proj.weight"].reshape(12, 32).T + p["patch_proj.bias"]
         if pooling == "class":
             x = torch.cat([p["class_embedding"].expand(3, 1, 12), x], dim=1)
         x = x + p["position_embedding"]

@@ -53,4 +53,4 @@ def test_greedy_text_is_that_of_transformers() -> None:
         ids = torch.tensor([[*prompt, *said.ids]])
         with torch.inference_mode():
             likeliest = theirs(ids).logits[0, len(prompt) - 1 : -1].argmax(dim=-1).tolist()
-        assert said.ids == likeliest, tokenizer.decode(prompt)
+        assert said.ids == likeliest and len(said.ids) == 64, tokenizer.decode(prompt)

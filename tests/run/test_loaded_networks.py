@@ -17,7 +17,7 @@ import groundup
 from groundup.errors import GroundupError
 from groundup.evaluation.translation import translation_scores
 from groundup.run.loaded_network import LoadedAutoencoder
-from groundup.run.pictures import png, sheet, write_images
+from groundup.run.pictures import as_png, sheet, write_images
 
 SIZE = 8
 EVENTS = {"evaluate_every": 0, "sample_every": 0, "save_every": 0, "log_every": 5}
@@ -209,7 +209,7 @@ def test_images_are_answered_from_arrays_files_and_folders(trained: Any, root: P
     folder = root / "pictures"
     folder.mkdir()
     for number, image in enumerate(images):
-        (folder / f"{number}.png").write_bytes(png(image[None]))
+        (folder / f"{number}.png").write_bytes(as_png(image[None]))
     (folder / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\nnothing")
     rows, aside = model.predict_files([folder])
     assert [row["label"] for row in rows] == [one["label"] for one in said] and sum(aside.values()) == 1
@@ -227,7 +227,7 @@ def test_evaluation_of_images_takes_the_test_part_of_a_folder(trained: Any, root
     for number, (image, label) in enumerate(zip(images, labels, strict=True)):
         path = root / "sides" / ("train" if number < 4 else "test") / str(label) / f"{number}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(png(image[None]))
+        path.write_bytes(as_png(image[None]))
     found = model.evaluate([root / "sides"])
     assert found["rows"] == 8 and list(found["set_aside"].values()) == [4]
     assert found["metrics"]["accuracy"]["value"] == 1.0

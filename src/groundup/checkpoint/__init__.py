@@ -19,7 +19,7 @@ from groundup.checkpoint.header import read_header
 from groundup.checkpoint.keys import strict_key_report
 from groundup.checkpoint.lock import RunLock
 from groundup.checkpoint.manifest import Problem, read_manifest, verify
-from groundup.checkpoint.model_folder import load_files, load_model, save_model
+from groundup.checkpoint.model_folder import load_averaged, load_files, load_model, save_model
 from groundup.checkpoint.pickles import is_pickle, refuse_only_pickles, refuse_pickle
 from groundup.checkpoint.tensors import pack_state, read_safetensors, unpack_state, write_safetensors
 
@@ -33,6 +33,7 @@ __all__ = [
     "checkpoint_folders",
     "is_pickle",
     "load",
+    "load_averaged",
     "load_files",
     "load_model",
     "newest",

@@ -77,6 +77,16 @@ def load_model(folder: Path, *, device: str = "cpu") -> tuple[dict[str, Tensor],
     return tensors, {name: (folder / name).read_bytes() for name in names if not name.endswith(SUFFIX)}
 
 
+def load_averaged(folder: Path) -> tuple[dict[str, Tensor], dict[str, bytes]]:
+    """As `load_model`, with the averaged weights of a checkpoint in place of the last ones where it holds an average:
+    those are what a run hands out."""
+    tensors, files = load_model(folder)
+    average = folder / f"average{SUFFIX}"
+    if average.is_file():
+        tensors.update(read_safetensors(average, "cpu"))
+    return tensors, files
+
+
 def load_files(folder: Path) -> dict[str, bytes]:
     """The small files of a model or checkpoint folder, each compared with the manifest; its weights are not read.
 

@@ -77,7 +77,8 @@ class Parser(argparse.ArgumentParser):
 
 def require_fit(arguments: argparse.Namespace, flags: Sequence[str], made_for: str) -> None:
     """None of these flags was given, which are made for something else than what was asked. Raises E-USE-041."""
-    given = [f"--{name.replace('_', '-')}" for name in flags if vars(arguments)[name] not in (None, False)]
+    said = {name: vars(arguments)[name] for name in flags}
+    given = [f"--{name.replace('_', '-')}" for name, value in said.items() if value is not None and value is not False]
     if given:
         raise GroundupError(
             "E-USE-041",

@@ -163,9 +163,9 @@ def game_of(options: GameOptions) -> Game:
         raise GroundupError(
             "E-ENV-050",
             f"a board of {rows}×{columns} squares has no line of {length}",
-            where=f"game.rows: {rows}, game.columns: {columns}",
+            where=f"data.game.rows: {rows}, data.game.columns: {columns}",
             why=f"{options.name} is won by {length} stones in a line, so that every game would be drawn",
-            fix=f"game.rows: {usual[0]}, game.columns: {usual[1]}, or leave both out",
+            fix=f"data.game.rows: {usual[0]}, data.game.columns: {usual[1]}, or leave both out",
             exit_code=2,
         )
     return Game(name=options.name, rows=rows, columns=columns, in_a_row=length, falls=options.name == "connect_four")

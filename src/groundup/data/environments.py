@@ -236,7 +236,7 @@ def import_gymnasium() -> ModuleType:
         raise GroundupError(
             "E-ENV-002",
             "environments need the extra rl, which is not installed",
-            where="environment.id",
+            where="data.environment.id",
             why="they come from the package gymnasium, which is optional because other kinds of data do not need it",
             fix='pip install "groundup[rl]"',
         ) from error
@@ -258,9 +258,9 @@ def make(options: EnvironmentOptions) -> Any:
         raise GroundupError(
             "E-ENV-009",
             f"the environment {options.id} has no limit of steps",
-            where="environment.time_limit",
+            where="data.environment.time_limit",
             why="a policy that runs in circles would never end its episode",
-            fix="environment.time_limit: 1000   (or what suits the task)",
+            fix="data.environment.time_limit: 1000   (or what suits the task)",
             exit_code=2,
         )
     return made
@@ -283,12 +283,16 @@ def transition_table(options: EnvironmentOptions) -> tuple[dict[int, dict[int, l
         raise GroundupError(
             "E-ENV-011",
             f"the environment {options.id} has no table of its transitions",
-            where="environment.id",
+            where="data.environment.id",
             why="exact planning reads the probability of every step from the table `P` of the environment",
             fix="use FrozenLake-v1, CliffWalking-v1 or Taxi-v4, or learn by acting",
             exit_code=2,
         ) from error
     return table, [float(p) for p in start_S], made.spec.max_episode_steps
+
+
+WRONG_OPTIONS = (TypeError, ValueError, KeyError, AssertionError, AttributeError)
+"""What environments raise at options that they do not take."""
 
 
 def _built(options: EnvironmentOptions) -> Any:
@@ -299,11 +303,11 @@ def _built(options: EnvironmentOptions) -> Any:
         return gymnasium.make(
             options.id, max_episode_steps=options.time_limit, disable_env_checker=True, **options.options
         )
-    except (gymnasium.error.Error, ImportError, TypeError, ValueError, KeyError) as error:
+    except (gymnasium.error.Error, ImportError, *WRONG_OPTIONS) as error:
         raise GroundupError(
             "E-ENV-008",
             f"the environment {options.id} cannot be built",
-            where=f"environment.options: {printable(str(options.options))}",
+            where=f"data.environment.options: {printable(str(options.options))}",
             why=printable(f"{type(error).__name__}: {error}", 400),
             fix="correct the options; where a package is missing, its name stands above",
             exit_code=2,
@@ -316,13 +320,13 @@ def _unknown(name: str, known: list[str]) -> None:
     if ":" in name:
         fix = "install a package that registers its environments with gymnasium, or register yours in Python"
     elif versions or near:
-        fix = f"environment.id: {' or '.join(versions or [str(near)])}"
+        fix = f"data.environment.id: {' or '.join(versions or [str(near)])}"
     else:
         fix = f"known: {', '.join(printable(other) for other in known if '/' not in other)}, groundup/Counters-v0"
     raise GroundupError(
         "E-ENV-001",
         f"no environment is registered as {printable(name)}",
-        where="environment.id",
+        where="data.environment.id",
         why="a recipe names an environment of gymnasium's registry; it cannot name code to import",
         fix=fix,
         exit_code=2,

@@ -56,6 +56,11 @@ def is_idx(path: Path) -> bool:
     return IDX_NAME.search(path.name) is not None
 
 
+def pair_name(name: str) -> str:
+    """What a file of images and its file of labels are both called."""
+    return re.sub(r"images?|labels?|idx\d|\.gz$", "", name.lower())
+
+
 def read_idx_pairs(paths: Sequence[Path], *, labelled: bool) -> list[Block]:
     """idx files of images, each with the file of labels whose name differs only in that word; names with `t10k` or
     `test` are the test part. Where a file stands beside its own packed form, the packed one is passed over.
@@ -70,7 +75,7 @@ def read_idx_pairs(paths: Sequence[Path], *, labelled: bool) -> list[Block]:
     problems = []
     for path in sorted(paths, key=lambda path: (path.suffix.lower() == ".gz", path.as_posix())):
         kind = "labels" if "label" in path.name.lower() else "images"
-        key = re.sub(r"images?|labels?|idx\d|\.gz$", "", path.as_posix().lower())
+        key = pair_name(path.as_posix())
         known = (labels if kind == "labels" else images).setdefault(key, path)
         if known is not path:
             notes[key] = f"{printable(path.name)} is passed over: {printable(known.name)} stands beside it"
@@ -80,7 +85,8 @@ def read_idx_pairs(paths: Sequence[Path], *, labelled: bool) -> list[Block]:
     blocks = []
     for key, path in sorted(images.items()):
         pixels = read_idx(path)
-        if pixels.ndim not in (3, 4) or pixels.dtype != np.uint8 or 0 in pixels.shape[1:]:
+        several = pixels.ndim == 4 and not {1, 3} & {pixels.shape[1], pixels.shape[3]}
+        if pixels.ndim not in (3, 4) or several or pixels.dtype != np.uint8 or 0 in pixels.shape[1:]:
             raise _bad_idx(path, f"{pixels.dtype} values of shape {pixels.shape}, expected bytes of images", path.name)
         answers = read_idx(labels[key]) if labelled and key in labels else None
         if answers is not None and (answers.ndim != 1 or len(answers) != len(pixels)):

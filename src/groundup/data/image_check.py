@@ -10,12 +10,20 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from groundup.data.chat_rows import SetAside, percent
+from groundup.data.chat_rows import SetAside
 from groundup.data.image_decode import Form, Header
 from groundup.data.image_options import ImageOptions
-from groundup.data.labelled_check import SHOWN, SIDES, Shared, contradictions, label_counts, shared_rows
+from groundup.data.labelled_check import Shared, contradictions, label_counts, shared_rows
 from groundup.data.labelled_rows import LabelledLedger, LabelledRow
 from groundup.data.labelled_split import split_faults
+from groundup.data.set_faults import (
+    SHOWN,
+    and_more,
+    empty_side,
+    refuse_contradictions,
+    too_many_malformed,
+    what_was_set_aside,
+)
 from groundup.errors import GroundupError, printable
 
 
@@ -52,15 +60,7 @@ def check_options(options: ImageOptions) -> None:
         wrong += [f"{name} is set, but task {task} has no labels" for name, is_set in given.items() if is_set]
     if options.columns.label is not None and task == "none":
         wrong.append("data.columns.label is set, but task none has no answers")
-    if wrong:
-        raise GroundupError(
-            "E-DATA-015",
-            wrong[0] if len(wrong) == 1 else f"{len(wrong)} options of data contradict others",
-            where="\n".join(wrong),
-            why="a field that would not be used is more likely a mistake than meant",
-            fix="leave those fields out, or set the task that they belong to",
-            exit_code=2,
-        )
+    refuse_contradictions(wrong)
 
 
 def choose_form(options: ImageOptions, headers: Sequence[Header], names: Sequence[str]) -> Form:
@@ -115,8 +115,16 @@ def find_faults(
 ) -> list[GroundupError]:
     """Everything that forbids to train on this set."""
     found = [
-        _malformed(options, ledger, aside),
-        _empty(rows, options, ledger, aside),
+        too_many_malformed(
+            ledger,
+            aside,
+            options.limits.malformed_limit,
+            things="images",
+            field="data.limits.malformed_limit",
+            why="many at once usually mean an incomplete download, or a list whose paths begin elsewhere",
+            fix="fetch or mend the files, or take them out",
+        ),
+        empty_side(rows, options, ledger, aside, things="images"),
         _leaked(leaks) if options.split.leaks == "refuse" else None,
         _unseen(rows),
         _single(rows, options),
@@ -133,11 +141,7 @@ def findings(
     deviation: Sequence[float],
 ) -> list[str]:
     """What deserves a look but does not stop: a sentence each, with counts and an example."""
-    first = {item.reason.split(": ")[0]: item for item in reversed(aside)}
-    found = [
-        f"{count:,} × set aside, {printable(reason)}; first {_place(first[reason])}"
-        for reason, count in ledger.set_aside.most_common()
-    ]
+    found = what_was_set_aside(ledger, aside)
     if leaks:
         found.append(f"{len(leaks):,} images also stand in a set that they are measured on; first {shown(leaks[0])}")
     disputed = contradictions(rows)
@@ -159,68 +163,13 @@ def findings(
     return found
 
 
-def _place(item: SetAside) -> str:
-    return printable(item.file) + (f":{item.line}" if item.line else "")
-
-
-def _reasons(aside: Sequence[SetAside], *, malformed: bool) -> str:
-    """Each reason with its count and the first place, the commonest first, a line each."""
-    chosen = [item for item in aside if item.malformed or not malformed]
-    count = Counter(item.reason.split(": ")[0] for item in chosen)
-    first = {item.reason.split(": ")[0]: item for item in reversed(chosen)}
-    return "\n".join(
-        f"{number:,} × {printable(first[reason].reason, 150)} ({_place(first[reason])})"
-        for reason, number in count.most_common(6)
-    )
-
-
-def _malformed(options: ImageOptions, ledger: LabelledLedger, aside: Sequence[SetAside]) -> GroundupError | None:
-    limit = options.limits.malformed_limit
-    if ledger.malformed <= limit * ledger.rows:
-        return None
-    share = ledger.malformed / ledger.rows
-    return GroundupError(
-        "E-DATA-003",
-        f"broken images are over the limit: {ledger.malformed:,} of {ledger.rows:,} ({percent(share)}, limit "
-        f"{percent(limit)})",
-        where=_reasons(aside, malformed=True),
-        why="many at once usually mean an incomplete download, or a list whose paths begin elsewhere",
-        fix="fetch or mend the files, or take them out\n"
-        f"or allow them: data.limits.malformed_limit={min(1.0, share + 0.0005):.3f}",
-    )
-
-
-def _empty(
-    rows: Sequence[ImageRow], options: ImageOptions, ledger: LabelledLedger, aside: Sequence[SetAside]
-) -> GroundupError | None:
-    count = Counter(row.side for row in rows)
-    asked = {
-        "train": True,
-        "validation": bool(options.validation_files) or options.split.validation > 0,
-        "test": bool(options.test_files) or options.split.test > 0,
-    }
-    empty = [side for side in SIDES if asked[side] and not count[side]]
-    if not empty:
-        return None
-    sizes = ", ".join(f"{side} {count[side]:,}" for side in SIDES)
-    return GroundupError(
-        "E-DATA-001",
-        f"no image is left in the {' and the '.join(empty)} set: {ledger.kept:,} of {ledger.rows:,} images kept",
-        where="\n".join(filter(None, (f"images: {sizes}", _reasons(aside, malformed=False)))),
-        why="each set that is asked for needs images: one to learn from, the others to measure on",
-        fix="give more images or a larger share: data.split.test=0.2 data.split.validation=0.2\n"
-        "or do without that set: data.split.test=0 (or data.split.validation=0)",
-    )
-
-
 def _leaked(leaks: Sequence[Shared]) -> GroundupError | None:
     if not leaks:
         return None
-    more = f"\nand {len(leaks) - SHOWN:,} more" if len(leaks) > SHOWN else ""
     return GroundupError(
         "E-DATA-136",
         f"{len(leaks):,} images also stand, pixel by pixel, in a set that they are measured on",
-        where="\n".join(map(shown, leaks[:SHOWN])) + more,
+        where=and_more([*map(shown, leaks[:SHOWN])], len(leaks)),
         why="what is measured on an image that was trained on is memory, not learning",
         fix="set data.split.leaks=drop to take the trained images out, the measured sets stay whole\n"
         "or data.split.leaks=allow to train on them and have the report say so",

@@ -20,6 +20,7 @@ from groundup.data.image_arrays import (
     SIDE_NAMES,
     Block,
     is_idx,
+    pair_name,
     read_built_in,
     read_idx_pairs,
     read_npz,
@@ -78,6 +79,7 @@ def find_images(
         GroundupError: E-DATA-002 if a name matches nothing, -130 if a folder is not laid out by classes, -100 if the
             columns of a list are not known; and what the readers of arrays raise.
     """
+    read: set[Path] = set()  # halves of idx pairs: each finds the other
     for name in files:
         for path in _expand(name):
             found: Iterator[Picture | Block | SetAside]
@@ -86,7 +88,9 @@ def find_images(
             elif path.is_dir():
                 found = _folder(path, side, labelled)
             elif is_idx(path):
-                found = iter(_idx_files([path], labelled))
+                halves = [] if path in read else _halves(path)
+                read.update(halves)
+                found = iter(read_idx_pairs(halves, labelled=labelled) if halves else ())
             elif path.suffix.lower() == ".npz":
                 found = iter(read_npz(path, labelled=labelled))
             elif path.suffix.lower() in SUFFIXES and not labelled:
@@ -135,13 +139,9 @@ def _no_reader(path: Path, labelled: bool) -> GroundupError:
     )
 
 
-def _idx_files(paths: list[Path], labelled: bool) -> list[Block]:
-    """A single file is read with its other half, which lies beside it."""
-    if len(paths) == 1:
-        word = re.sub(r"images?|labels?|idx\d|\.gz$", "", paths[0].name.lower())
-        near = [path for path in paths[0].parent.iterdir() if is_idx(path)]
-        paths = [path for path in near if re.sub(r"images?|labels?|idx\d|\.gz$", "", path.name.lower()) == word]
-    return read_idx_pairs(paths, labelled=labelled)
+def _halves(path: Path) -> list[Path]:
+    """An idx file and its other half, which lies beside it."""
+    return [one for one in _visible(path.parent) if is_idx(one) and pair_name(one.name) == pair_name(path.name)]
 
 
 def _visible(folder: Path) -> list[Path]:
@@ -158,6 +158,9 @@ def _folder(folder: Path, side: Side, labelled: bool) -> Iterator[Picture | Bloc
         return
     folders = [path for path in entries if path.is_dir()]
     if folders and all(path.name.lower() in SIDE_NAMES for path in folders):
+        for path in entries:
+            if path.is_file():
+                yield SetAside(str(path), 0, "it lies beside the folders of the sides", "", False, None)
         for path in folders:
             yield from _classes(path, SIDE_NAMES[path.name.lower()], labelled)
     else:
@@ -210,8 +213,7 @@ def _listed(path: Path, options: ImageOptions, side: Side, labelled: bool) -> It
             yield SetAside(source.name, line, fault.reason, fault.field, fault.malformed, fields)
             continue
         group: Any = "" if columns.group is None else fields.get(columns.group)
-        # an absolute path stays as it is
-        image = path.parent / Path(given.strip()).expanduser()
+        image = path.parent / given.strip()  # an absolute path stays as it is
         yield Picture(image, given.strip(), side, label, str(group or "").strip(), f"{source.name}:{line}")
 
 

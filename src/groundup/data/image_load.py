@@ -25,7 +25,7 @@ from groundup.data.image_check import ImageRow
 from groundup.data.image_decode import Form, Header, ImageFault, Pixels, decode, read_header, shape_images
 from groundup.data.image_files import Picture
 from groundup.data.image_options import ImageLimits, ImageOptions
-from groundup.data.labelled_rows import LabelledLedger, _number
+from groundup.data.labelled_rows import LabelledLedger, _label, _number
 from groundup.errors import GroundupError, printable
 
 CHUNK_BYTES = 1 << 24
@@ -120,21 +120,22 @@ def _load_block(block: Block, into: Pixels, form: Form) -> None:
         into[start : start + step] = shape_images(block.images[start : start + step], form)
 
 
-def _labels(item: Picture | Block) -> Sequence[tuple[int, str | None]]:
+def _labels(item: Picture | Block) -> Sequence[tuple[int, Any]]:
     """The number of each image in its file, from 1 (0 for a file that is one image), and its label."""
     if isinstance(item, Picture):
         return [(0, item.label)]
     if item.answers is None:
         return [(number, None) for number in range(1, len(item.images) + 1)]
-    return [(number, str(answer)) for number, answer in enumerate(item.answers.tolist(), start=1)]
+    return list(enumerate(item.answers.tolist(), start=1))
 
 
-def _answer(label: str | None, options: ImageOptions) -> tuple[tuple[str, ...], float | None]:
+def _answer(label: Any, options: ImageOptions) -> tuple[tuple[str, ...], float | None]:
     """The label, or the number that it spells."""
     if label is None:
         return (), None
     if options.task == "regress":
         return (), _number(label, "label")
+    label = _label(label, "label")
     if options.labels is not None and label not in options.labels:
         raise RowFault(f"the label is not in data.labels: {printable(label, 60)}", "label")
     return (label,), None

@@ -42,7 +42,7 @@ def preview(images: ImageSet, augment: AugmentOptions, path: Path, *, number: in
     part, preparation = images.part("train"), images.preparation._replace(normalise="unit")
     chosen = np.random.default_rng(seed).permutation(len(part.index))[:number]
     before = collate(part, preparation, chosen)
-    after = collate(part, preparation, chosen, augment, (seed, 0, 0))
+    after = collate(part, preparation, chosen, augment, (seed, 0, 1))
     captions = [_caption(after, row, preparation) for row in range(len(chosen))]
     contact_sheet(path, before["image_BCHW"], after["image_BCHW"] if augment.operations else None, captions)
 

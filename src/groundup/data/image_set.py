@@ -26,11 +26,12 @@ from groundup.data.image_decode import Form, Pixels
 from groundup.data.image_files import find_images
 from groundup.data.image_load import Found, answers_of, load, look, measure
 from groundup.data.image_options import ImageLimits, ImageOptions, Normalise, Resize
-from groundup.data.labelled_check import SHOWN, SIDES, Shared, label_counts
+from groundup.data.labelled_check import Shared, label_counts
 from groundup.data.labelled_options import Side
 from groundup.data.labelled_rows import LabelledLedger
 from groundup.data.labelled_set import sorted_labels
 from groundup.data.labelled_split import divide
+from groundup.data.set_faults import SHOWN, SIDES, refuse_contradictions
 from groundup.errors import GroundupError, printable
 
 Index = NDArray[np.int64]
@@ -140,6 +141,7 @@ def read_images(options: ImageOptions, aside: list[SetAside], cache: Path | None
     check_options(options)
     ledger = LabelledLedger()
     found = _find(options, ledger, aside)
+    _require_groups(found, options)
     headers, found = look(found, options.limits, ledger, aside)
     form = choose_form(options, headers, [item.name for item in found])
     if headers:
@@ -148,7 +150,7 @@ def read_images(options: ImageOptions, aside: list[SetAside], cache: Path | None
     rows = _divide(rows, options, ledger, aside)
     leaks = shared_images(rows)
     if options.split.leaks == "drop":
-        rows, leaks = _without_leaks(rows, leaks, ledger, aside), []
+        rows = _without_leaks(rows, leaks, ledger, aside)
     faults = find_faults(rows, options, ledger, aside, leaks)
     if faults:
         faults[0].others = faults[1:]
@@ -157,7 +159,7 @@ def read_images(options: ImageOptions, aside: list[SetAside], cache: Path | None
         raise AssertionError(f"images do not add up: {ledger.as_dict()}")
     labels = tuple(options.labels or sorted_labels({label for row in rows for label in row.labels}))
     mean, deviation = measure(images, np.array([row.number for row in rows if row.side == "train"]))
-    said = findings(rows, options, ledger, aside, leaks, deviation)
+    said = findings(rows, options, ledger, aside, leaks if options.split.leaks == "allow" else [], deviation)
     said += [item.note for item in found if isinstance(item, Block) and item.note]
     preparation = Preparation(form, options.normalise, mean, deviation, labels)
     return ImageSet(
@@ -183,6 +185,14 @@ def _find(options: ImageOptions, ledger: LabelledLedger, aside: list[SetAside]) 
                 # files that were named for one side belong there, whatever their names say
                 found.append(item if side == "train" else item._replace(side=side))
     return found
+
+
+def _require_groups(found: Found, options: ImageOptions) -> None:
+    """Refuse a grouped split of images that say no group: they would be divided one by one, in silence."""
+    alone = [item for item in found if isinstance(item, Block) or not item.listed]
+    if options.split_kind == "grouped" and alone:
+        name = printable(alone[0].name)
+        refuse_contradictions([f"data.split.kind is grouped, but {name} says no group: only lists of paths can"])
 
 
 def _divide(

@@ -88,7 +88,8 @@ class ImageStream:
     def make(self, epoch: int, number: int) -> Batch:
         """Batch `number` of an epoch, wherever the stream stands."""
         chosen = self._order(epoch)[number * self.rows : (number + 1) * self.rows]
-        return collate(self.part, self.preparation, chosen, self.augment, (self.seed, epoch, number))
+        # one more than the number of the batch: a trailing 0 would give the generator of the order
+        return collate(self.part, self.preparation, chosen, self.augment, (self.seed, epoch, number + 1))
 
     def _order(self, epoch: int) -> NDArray[np.int64]:
         if self._planned != epoch:

@@ -6,19 +6,15 @@ counted and compared here, never changed.
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from groundup.data.chat_rows import SetAside, percent
+from groundup.data.chat_rows import SetAside
 from groundup.data.labelled_options import LabelledOptions, Side
 from groundup.data.labelled_rows import LabelledLedger, LabelledRow
+from groundup.data.set_faults import SHOWN, SIDES, and_more, empty_side, too_many_malformed, what_was_set_aside
 from groundup.errors import GroundupError, printable
-
-SHOWN = 5
-"""Examples that are named of each fault."""
-
-SIDES: tuple[Side, ...] = ("train", "validation", "test")
 
 
 class Shared(NamedTuple):
@@ -86,8 +82,14 @@ def find_faults(
 ) -> list[GroundupError]:
     """Everything that forbids to train on this set."""
     found = [
-        _malformed(options, ledger, aside),
-        _empty(rows, options, ledger, aside),
+        too_many_malformed(
+            ledger,
+            aside,
+            options.malformed_limit,
+            why="a mismatch here usually means the wrong columns, the wrong task, or a damaged export",
+            fix="mend the rows, or name the right columns: data.columns={text: NAME, label: NAME}",
+        ),
+        empty_side(rows, options, ledger, aside),
         _leaked(leaks) if options.split.leaks == "refuse" else None,
         _unseen(rows),
         _single(rows, options),
@@ -99,12 +101,7 @@ def findings(
     rows: Sequence[LabelledRow], options: LabelledOptions, ledger: LabelledLedger, aside: Sequence[SetAside]
 ) -> list[str]:
     """What deserves a look but does not stop: a sentence each, with counts and an example."""
-    first = {item.reason.split(": ")[0]: item for item in reversed(aside)}
-    found = [
-        f"{count:,} × set aside, {printable(reason)}; first {printable(first[reason].file)}:{first[reason].line}"
-        + printable(first[reason].reason.removeprefix(reason))
-        for reason, count in ledger.set_aside.most_common()
-    ]
+    found = what_was_set_aside(ledger, aside)
     disputed = contradictions(rows)
     if disputed:
         found.append(f"{len(disputed):,} texts stand with different answers; first {disputed[0]}")
@@ -127,63 +124,13 @@ def findings(
     return found
 
 
-def _reasons(aside: Sequence[SetAside], *, malformed: bool) -> str:
-    """Each reason with its count and the first place, the commonest first, a line each."""
-    chosen = [item for item in aside if item.malformed or not malformed]
-    count = Counter(item.reason.split(": ")[0] for item in chosen)
-    first = {item.reason.split(": ")[0]: item for item in reversed(chosen)}
-    return "\n".join(
-        f"{number:,} × {printable(first[reason].reason, 120)} ({printable(first[reason].file)}:{first[reason].line})"
-        for reason, number in count.most_common(6)
-    )
-
-
-def _malformed(options: LabelledOptions, ledger: LabelledLedger, aside: Sequence[SetAside]) -> GroundupError | None:
-    if ledger.malformed <= options.malformed_limit * ledger.rows:
-        return None
-    share = ledger.malformed / ledger.rows
-    return GroundupError(
-        "E-DATA-003",
-        f"bad row skipped is over the limit: {ledger.malformed:,} of {ledger.rows:,} rows ({percent(share)}, limit "
-        f"{percent(options.malformed_limit)})",
-        where=_reasons(aside, malformed=True),
-        why="a mismatch here usually means the wrong columns, the wrong task, or a damaged export",
-        fix="mend the rows, or name the right columns: data.columns={text: NAME, label: NAME}\n"
-        f"or allow them: data.malformed_limit={min(1.0, share + 0.0005):.3f}",
-    )
-
-
-def _empty(
-    rows: Sequence[LabelledRow], options: LabelledOptions, ledger: LabelledLedger, aside: Sequence[SetAside]
-) -> GroundupError | None:
-    count = Counter(row.side for row in rows)
-    asked = {
-        "train": True,
-        "validation": bool(options.validation_files) or options.split.validation > 0,
-        "test": bool(options.test_files) or options.split.test > 0,
-    }
-    empty = [side for side in SIDES if asked[side] and not count[side]]
-    if not empty:
-        return None
-    sizes = ", ".join(f"{side} {count[side]:,}" for side in SIDES)
-    return GroundupError(
-        "E-DATA-001",
-        f"no row is left in the {' and the '.join(empty)} set: {ledger.kept:,} of {ledger.rows:,} rows kept",
-        where="\n".join(filter(None, (f"rows: {sizes}", _reasons(aside, malformed=False)))),
-        why="each set that is asked for needs rows: one to learn from, the others to measure on",
-        fix="give more rows or a larger share: data.split.test=0.2 data.split.validation=0.2\n"
-        "or do without that set: data.split.test=0 (or data.split.validation=0)",
-    )
-
-
 def _leaked(leaks: Sequence[Shared]) -> GroundupError | None:
     if not leaks:
         return None
-    more = f"\nand {len(leaks) - SHOWN:,} more" if len(leaks) > SHOWN else ""
     return GroundupError(
         "E-DATA-101",
         f"{len(leaks):,} rows share their text with a set that they are measured on",
-        where="\n".join(str(one) for one in leaks[:SHOWN]) + more,
+        where=and_more([str(one) for one in leaks[:SHOWN]], len(leaks)),
         why="what is measured on a text that was trained on is memory, not learning",
         fix="set data.split.leaks=drop to take the trained rows out, the measured sets stay whole\n"
         "or data.split.leaks=allow to train on them and have the report say so",

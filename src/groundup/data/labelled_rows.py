@@ -83,7 +83,7 @@ class LabelledRow:
         """The answer as one text: what two rows of one key must agree on."""
         if self.candidates:
             return "" if self.choice is None else self.candidates[self.choice]
-        return " ".join(self.labels) if self.value is None else f"{self.value:g}"
+        return " ".join(self.labels) if self.value is None else repr(self.value).removesuffix(".0")
 
 
 @dataclass

@@ -10,8 +10,6 @@ from typing import Any, NamedTuple
 
 from groundup.data.chat_rows import SetAside
 from groundup.data.labelled_check import (
-    SHOWN,
-    SIDES,
     Shared,
     contradictions,
     find_faults,
@@ -22,7 +20,7 @@ from groundup.data.labelled_check import (
 from groundup.data.labelled_options import LabelledOptions, Side
 from groundup.data.labelled_rows import LabelledLedger, LabelledRow, read_rows
 from groundup.data.labelled_split import divide, split_faults
-from groundup.errors import GroundupError
+from groundup.data.set_faults import SHOWN, SIDES, refuse_contradictions
 
 
 class LabelledSet(NamedTuple):
@@ -165,15 +163,7 @@ def _check_options(options: LabelledOptions) -> None:
         wrong.append(f"data.split.kind is stratified, but task {task} has no labels to keep the shares of")
     if columns.other is not None and task in ("tag", "choice"):
         wrong.append(f"data.columns.other is set, but task {task} reads one text")
-    if wrong:
-        raise GroundupError(
-            "E-DATA-015",
-            wrong[0] if len(wrong) == 1 else f"{len(wrong)} options of data contradict others",
-            where="\n".join(wrong),
-            why="a field that would not be used is more likely a mistake than meant",
-            fix="leave those fields out, or set the task that they belong to",
-            exit_code=2,
-        )
+    refuse_contradictions(wrong)
 
 
 def _card(

@@ -197,8 +197,9 @@ def _balanced(classes: NDArray[Any], random: np.random.Generator) -> Ids:
     return random.permutation(np.concatenate(chosen))
 
 
-def _check(lengths: Ids, task: Task, context: int, balanced: bool) -> None:
-    if not len(lengths):
+def require_examples(number: int, task: Task, context: int) -> None:
+    """Something is left to learn from. Raises E-DATA-001."""
+    if not number:
         raise GroundupError(
             "E-DATA-001",
             "no row is left to learn from once rows are encoded",
@@ -206,6 +207,10 @@ def _check(lengths: Ids, task: Task, context: int, balanced: bool) -> None:
             why="rows longer than the limit are dropped if data.over_long is drop, and the card counts them",
             fix="set data.max_length higher, or data.over_long=cut",
         )
+
+
+def _check(lengths: Ids, task: Task, context: int, balanced: bool) -> None:
+    require_examples(len(lengths), task, context)
     if balanced and task != "classify":
         raise GroundupError(
             "E-DATA-015",

@@ -23,6 +23,7 @@ from groundup.data.labelled_rows import LabelledLedger
 from groundup.data.options import PrepareOptions
 from groundup.data.parallel_options import ParallelColumns, ParallelOptions, ParallelSplit
 from groundup.data.segments import Cutting, segments
+from groundup.data.set_faults import SIDES, empty_side, too_many_malformed
 from groundup.data.sources import Source, open_sources
 from groundup.errors import GroundupError, nearest, printable
 
@@ -35,9 +36,6 @@ USUAL = (
     ("sentence", "translation"),
 )
 """Names of columns that are used together for a text and its translation."""
-
-SIDES: tuple[Side, ...] = ("train", "validation", "test")
-SHOWN = 5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -284,51 +282,21 @@ def _card(rows: list[ParallelRow], options: ParallelOptions, ledger: LabelledLed
     }
 
 
-def _reasons(aside: Sequence[SetAside]) -> str:
-    count = Counter(item.reason.split(": ")[0] for item in aside)
-    first = {item.reason.split(": ")[0]: item for item in reversed(aside)}
-    return "\n".join(
-        f"{number:,} × {printable(first[reason].reason, 120)} ({printable(first[reason].file)}:{first[reason].line})"
-        for reason, number in count.most_common(SHOWN)
-    )
-
-
 def _check(
     rows: list[ParallelRow], options: ParallelOptions, ledger: LabelledLedger, aside: Sequence[SetAside]
 ) -> None:
-    faults = []
-    if ledger.malformed > options.malformed_limit * ledger.rows:
-        share = ledger.malformed / ledger.rows
-        faults.append(
-            GroundupError(
-                "E-DATA-003",
-                f"malformed rows are over the limit: {ledger.malformed:,} of {ledger.rows:,} rows ({100 * share:.2f} "
-                f"%, limit {100 * options.malformed_limit:.2f} %)",
-                where=_reasons([item for item in aside if item.malformed]),
-                why="a mismatch here usually means the wrong columns or a damaged export",
-                fix="mend the rows, or name the right columns: data.columns={source: NAME, target: NAME}\n"
-                f"or allow them: data.malformed_limit={min(1.0, share + 0.0005):.3f}",
-            )
-        )
-    count = Counter(row.side for row in rows)
-    asked = {
-        "train": True,
-        "validation": bool(options.validation_files) or options.split.validation > 0,
-        "test": bool(options.test_files) or options.split.test > 0,
-    }
-    empty = [side for side in SIDES if asked[side] and not count[side]]
-    if empty:
-        sizes = ", ".join(f"{side} {count[side]:,}" for side in SIDES)
-        faults.append(
-            GroundupError(
-                "E-DATA-001",
-                f"no pair is left in the {' and the '.join(empty)} set: {ledger.kept:,} of {ledger.rows:,} rows kept",
-                where="\n".join(filter(None, (f"pairs: {sizes}", _reasons(aside)))),
-                why="each set that is asked for needs pairs: one to learn from, the others to measure on",
-                fix="give more pairs or a larger share: data.split.test=0.2 data.split.validation=0.2\n"
-                "or do without that set: data.split.test=0 (or data.split.validation=0)",
-            )
-        )
+    found = [
+        too_many_malformed(
+            ledger,
+            aside,
+            options.malformed_limit,
+            things="pairs",
+            why="a mismatch here usually means the wrong columns or a damaged export",
+            fix="mend the rows, or name the right columns: data.columns={source: NAME, target: NAME}",
+        ),
+        empty_side(rows, options, ledger, aside, things="pairs"),
+    ]
+    faults = [fault for fault in found if fault is not None]
     if faults:
         faults[0].others = faults[1:]
         raise faults[0]

@@ -293,9 +293,9 @@ def _check(options: ReplayOptions, rows: int) -> None:
         raise GroundupError(
             "E-ENV-012",
             f"{needed:,} steps are to be remembered before the first update, and at most {options.capacity:,} can be",
-            where=f"data.capacity: {options.capacity:,}, data.warm_up_steps: {options.warm_up_steps:,}, "
+            where=f"data.collect: capacity {options.capacity:,}, warm_up_steps {options.warm_up_steps:,}, "
             f"rows of a batch: {rows:,}",
             why="what the warm-up experienced would be forgotten before it is used",
-            fix=f"data.capacity: {needed} or more",
+            fix=f"data.collect.capacity: {needed} or more",
             exit_code=2,
         )

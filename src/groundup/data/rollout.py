@@ -293,9 +293,9 @@ def _too_many(options: RolloutOptions, count: int) -> None:
     raise GroundupError(
         "E-ENV-030",
         f"a rollout of {rows:,} rows is to be cut into {options.minibatches:,} minibatches",
-        where=f"data.horizon: {options.horizon:,}, environment.count: {count:,}, "
-        f"data.minibatches: {options.minibatches:,}",
+        where=f"data.collect.horizon: {options.horizon:,}, data.environment.count: {count:,}, "
+        f"data.collect.minibatches: {options.minibatches:,}",
         why="a rollout has horizon times count rows, and no minibatch may be empty",
-        fix=f"data.minibatches: {rows} or less, or a longer horizon",
+        fix=f"data.collect.minibatches: {rows} or less, or a longer horizon",
         exit_code=2,
     )

@@ -134,7 +134,9 @@ class SelfPlay:
         """The moves to make: drawn at first, later the most visited."""
         if ply >= self.options.temperature_moves:
             return policy_GM.argmax(axis=1)
-        total_GM = (policy_GM.astype(np.float64) ** (1.0 / self.options.temperature)).cumsum(axis=1)
+        share_GM = policy_GM.astype(np.float64)
+        share_GM /= share_GM.max(axis=1, keepdims=True)  # so that the largest is not rounded to nothing
+        total_GM = (share_GM ** (1.0 / self.options.temperature)).cumsum(axis=1)
         drawn_G1 = random.random((len(policy_GM), 1)) * total_GM[:, -1:]
         return (total_GM > drawn_G1).argmax(axis=1)
 

@@ -28,6 +28,8 @@ def number_of(value: Any) -> float:
     Raises:
         ValueError: it is no number. Thousands separators, decimal commas, units and truth values are none.
     """
+    if isinstance(value, np.generic):
+        value = value.item()
     if value is None:
         return math.nan
     if type(value) is float and -LARGEST <= value <= LARGEST:
@@ -55,6 +57,8 @@ def category_of(value: Any) -> str | None:
     Raises:
         ValueError: it is a list, an object or a date.
     """
+    if isinstance(value, np.generic):
+        value = value.item()
     if isinstance(value, bool):
         return "true" if value else "false"
     if value is None or (isinstance(value, float) and not math.isfinite(value)):

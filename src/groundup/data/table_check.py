@@ -10,11 +10,19 @@ import math
 from collections import Counter
 from collections.abc import Sequence
 
-from groundup.data.chat_rows import SetAside, percent
-from groundup.data.labelled_check import SHOWN, SIDES, Shared, contradictions, label_counts, shortened
-from groundup.data.labelled_check import _reasons as reasons
+from groundup.data.chat_rows import SetAside
+from groundup.data.labelled_check import Shared, contradictions, label_counts, shortened
 from groundup.data.labelled_rows import LabelledLedger
 from groundup.data.labelled_split import split_faults
+from groundup.data.set_faults import (
+    SHOWN,
+    SIDES,
+    and_more,
+    empty_side,
+    refuse_contradictions,
+    too_many_malformed,
+    what_was_set_aside,
+)
 from groundup.data.table_cells import is_missing
 from groundup.data.table_faults import BadCell, missing_fault
 from groundup.data.table_options import TableOptions
@@ -41,6 +49,8 @@ def check_options(options: TableOptions) -> None:
     count = Counter(name for names in roles.values() for name in set(names) if name)
     both = sorted(name for name, number in count.items() if number > 1)
     wrong += [f"data.columns gives more than one part to: {printable(', '.join(both))}"] if both else []
+    if several and len(columns.target or ()) < 2:
+        wrong.append("data.columns.target lists fewer than two columns: for one, write its name and task classify")
     if several and task != "multilabel":
         wrong.append(f"data.columns.target is a list, but task {task} has one target")
     if options.labels is not None and (task == "regress" or several):
@@ -55,7 +65,7 @@ def check_options(options: TableOptions) -> None:
         wrong.append(f"data.preprocessing.missing_indicator is set, but missing: {prepared.missing} leaves none")
     if prepared.scale_target is not None and task != "regress":
         wrong.append(f"data.preprocessing.scale_target is set, but the target of task {task} is no number")
-    _contradict(wrong)
+    refuse_contradictions(wrong)
 
 
 def check_columns(columns: FoundColumns, options: TableOptions) -> None:
@@ -65,19 +75,7 @@ def check_columns(columns: FoundColumns, options: TableOptions) -> None:
         wrong.append("data.noise is set, but the table has no numeric feature")
     if options.preprocessing.rare and not columns.categorical:
         wrong.append("data.preprocessing.rare is set, but the table has no categorical feature")
-    _contradict(wrong)
-
-
-def _contradict(wrong: Sequence[str]) -> None:
-    if wrong:
-        raise GroundupError(
-            "E-DATA-015",
-            wrong[0] if len(wrong) == 1 else f"{len(wrong)} options of data contradict others",
-            where="\n".join(wrong),
-            why="a field that would not be used is more likely a mistake than meant",
-            fix="leave those fields out, or set the task or the kind that they belong to",
-            exit_code=2,
-        )
+    refuse_contradictions(wrong)
 
 
 def find_table_faults(
@@ -91,8 +89,15 @@ def find_table_faults(
     """Everything that forbids to train on this table, whose missing cells and shared rows are given."""
     refuse = options.preprocessing.missing == "refuse"
     found = [
-        _malformed(options, ledger, aside),
-        _empty(rows, options, ledger, aside),
+        too_many_malformed(
+            ledger,
+            aside,
+            options.malformed_limit,
+            why="a mismatch here usually means a column of the other kind, the wrong target, or a damaged export",
+            fix="mend the rows; text in a column of numbers can be learned as categories: "
+            "data.columns.categorical=[NAME]\nor leave such a column out: data.columns.ignore=[NAME]",
+        ),
+        empty_side(rows, options, ledger, aside),
         missing_fault(gaps, len(rows)) if gaps and refuse else None,
         _leaked(leaks) if options.split.leaks == "refuse" else None,
         _unseen_labels(rows),
@@ -118,12 +123,7 @@ def table_findings(
     gaps: Sequence[BadCell],
 ) -> list[str]:
     """What deserves a look but does not stop: a sentence each, with counts and an example."""
-    first = {item.reason.split(": ")[0]: item for item in reversed(aside)}
-    found = [
-        f"{count:,} × set aside, {printable(reason)}; first {printable(first[reason].file)}:{first[reason].line}"
-        + printable(first[reason].reason.removeprefix(reason))
-        for reason, count in ledger.set_aside.most_common()
-    ]
+    found = what_was_set_aside(ledger, aside)
     disputed = contradictions(rows)
     if disputed:
         found.append(f"{len(disputed):,} sets of equal features stand with different answers; first {disputed[0]}")
@@ -155,53 +155,13 @@ def table_findings(
     return found
 
 
-def _malformed(options: TableOptions, ledger: LabelledLedger, aside: Sequence[SetAside]) -> GroundupError | None:
-    if ledger.malformed <= options.malformed_limit * ledger.rows:
-        return None
-    share = ledger.malformed / ledger.rows
-    return GroundupError(
-        "E-DATA-003",
-        f"bad row skipped is over the limit: {ledger.malformed:,} of {ledger.rows:,} rows ({percent(share)}, limit "
-        f"{percent(options.malformed_limit)})",
-        where=reasons(aside, malformed=True),
-        why="a mismatch here usually means a column of the other kind, the wrong target, or a damaged export",
-        fix="mend the rows; text in a column of numbers can be learned as categories: data.columns.categorical=[NAME]\n"
-        "or leave such a column out: data.columns.ignore=[NAME]\n"
-        f"or allow them: data.malformed_limit={min(1.0, share + 0.0005):.3f}",
-    )
-
-
-def _empty(
-    rows: Sequence[TableRow], options: TableOptions, ledger: LabelledLedger, aside: Sequence[SetAside]
-) -> GroundupError | None:
-    count = Counter(row.side for row in rows)
-    asked = {
-        "train": True,
-        "validation": bool(options.validation_files) or options.split.validation > 0,
-        "test": bool(options.test_files) or options.split.test > 0,
-    }
-    empty = [side for side in SIDES if asked[side] and not count[side]]
-    if not empty:
-        return None
-    sizes = ", ".join(f"{side} {count[side]:,}" for side in SIDES)
-    return GroundupError(
-        "E-DATA-001",
-        f"no row is left in the {' and the '.join(empty)} set: {ledger.kept:,} of {ledger.rows:,} rows kept",
-        where="\n".join(filter(None, (f"rows: {sizes}", reasons(aside, malformed=False)))),
-        why="each set that is asked for needs rows: one to learn from, the others to measure on",
-        fix="give more rows or a larger share: data.split.test=0.2 data.split.validation=0.2\n"
-        "or do without that set: data.split.test=0 (or data.split.validation=0)",
-    )
-
-
 def _leaked(leaks: Sequence[Shared]) -> GroundupError | None:
     if not leaks:
         return None
-    more = [f"and {len(leaks) - SHOWN:,} more"] if len(leaks) > SHOWN else []
     return GroundupError(
         "E-DATA-111",
         f"{len(leaks):,} rows have the same features as a row of a set that they are measured on",
-        where="\n".join([*(str(leak) for leak in leaks[:SHOWN]), *more]),
+        where=and_more([str(leak) for leak in leaks[:SHOWN]], len(leaks)),
         why="what was seen in training is recognised, not predicted: the measured numbers would be too good",
         fix="take the rows out of the training side: data.split.leaks=drop\n"
         "or go on and have it said in the card: data.split.leaks=allow",

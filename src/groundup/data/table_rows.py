@@ -121,6 +121,8 @@ def find_table_columns(tables: Sequence[RawTable], options: TableOptions) -> Fou
     problems += ["none is known as the group"] if options.split_kind == "grouped" and not group else []
     problems += ["none is known as the time"] if options.split_kind == "time" and not time else []
     problems += [] if features else ["none is left to be a feature"]
+    nameless = "a column has no name, as row numbers do: give it one, or leave it out with data.columns.ignore=['']"
+    problems += [nameless] if "" in features else []
     if problems:
         raise _columns_fault(problems, names, unknown)
     numeric = [

@@ -188,6 +188,11 @@ class Preprocessor(_Fitted):
         values = np.array(list(values_N), dtype=np.float64)
         return (values if self.target is None else (values - self.target.center) / self.target.scale).astype(np.float32)
 
+    @property
+    def unit(self) -> float:
+        """How much of the table's unit one of the model's numbers is."""
+        return 1.0 if self.target is None else self.target.scale
+
     def restore_target(self, predictions: Any) -> Array:
         """What the model says in the unit of the table, float64 of the same shape."""
         said = np.asarray(predictions, dtype=np.float64)

@@ -16,11 +16,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from groundup.data.chat_rows import SetAside
-from groundup.data.labelled_check import SHOWN, SIDES, Shared, contradictions, label_counts, shared_rows
+from groundup.data.labelled_check import Shared, contradictions, label_counts, shared_rows
 from groundup.data.labelled_options import Side
 from groundup.data.labelled_rows import LabelledLedger
 from groundup.data.labelled_set import sorted_labels
 from groundup.data.labelled_split import divide
+from groundup.data.set_faults import SHOWN, SIDES
 from groundup.data.table_check import check_columns, check_options, find_table_faults, missing_cells, table_findings
 from groundup.data.table_options import TableOptions, TableTask
 from groundup.data.table_rows import (

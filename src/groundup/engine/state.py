@@ -98,8 +98,9 @@ class State:
     best: dict[str, Tensor] = field(default_factory=dict)
     saved: frozenset[str] | None = None
 
-    def tensors(self) -> dict[str, dict[str, Tensor]]:
-        """What goes into safetensors files, by file name, under canonical names."""
+    def snapshot(self) -> tuple[dict[str, Any], dict[str, dict[str, Tensor]]]:
+        """What a checkpoint holds: the JSON of state.json, and what goes into safetensors files, by file name under
+        canonical names."""
         groups: dict[str, dict[str, Tensor]] = {"model": self.own_tensors(), "optimizer": {}}
         for turn, optimizer in self.optimizers.items():
             groups["optimizer"].update({f"{turn}/{k}": v for k, v in optimizer.state_dict().items()})
@@ -107,11 +108,17 @@ class State:
             groups["average"] = dict(self.average.shadow)
         if self.best:
             groups["best"] = dict(self.best)
+        numbers: dict[str, Any] = {
+            "step": self.step,
+            "seconds": self.seconds,
+            "average_updates": self.average.updates if self.average else 0,
+            "random": random_state(),
+        }
         for name, part in (("source", self.source), ("objective", self.objective)):
-            _, held = split(part.state_dict())
+            numbers[name], held = split(part.state_dict())
             if held:
                 groups[name] = held
-        return groups
+        return numbers, groups
 
     def own_tensors(self) -> dict[str, Tensor]:
         """The tensors of the module that belong to this run."""
@@ -125,7 +132,7 @@ class State:
         self.module.load_state_dict(tensors, strict=self.saved is None)
 
     def load_tensors(self, groups: dict[str, dict[str, Tensor]]) -> None:
-        """Put back what `tensors` gave; a missing or unexpected name is refused by torch's strict loading."""
+        """Put back the tensors of a `snapshot`; a missing or unexpected name is refused by torch's strict loading."""
         self.put_tensors(groups["model"])
         for turn, optimizer in self.optimizers.items():
             prefix = f"{turn}/"
@@ -136,19 +143,8 @@ class State:
                 self.average.shadow[name].copy_(value)
         self.best = dict(groups.get("best", {}))
 
-    def numbers(self) -> dict[str, Any]:
-        """What goes into state.json."""
-        return {
-            "step": self.step,
-            "seconds": self.seconds,
-            "source": split(self.source.state_dict())[0],
-            "objective": split(self.objective.state_dict())[0],
-            "average_updates": self.average.updates if self.average else 0,
-            "random": random_state(),
-        }
-
     def load_numbers(self, numbers: dict[str, Any], groups: dict[str, dict[str, Tensor]]) -> None:
-        """Put back what `numbers` gave, with the tensors of stream and objective from what `tensors` gave."""
+        """Put back the numbers of a `snapshot`, with the tensors of stream and objective."""
         self.step, self.seconds = numbers["step"], numbers["seconds"]
         self.source.load_state_dict(joined(numbers["source"], groups.get("source", {})))
         self.objective.load_state_dict(joined(numbers["objective"], groups.get("objective", {})))

@@ -367,7 +367,8 @@ def _require_finite(said: Tensor) -> None:
             f"the policy says something that is not finite in {wrong} of {len(said)} states",
             where="the weights of the policy, or what it was shown",
             why="no action can be drawn from it: training has diverged, or observations are far beyond those before",
-            fix="a lower learning rate or a gradient clip, from the last good checkpoint; data.normalise_observations: "
+            fix="a lower learning rate or a gradient clip, from the last good checkpoint; "
+            "data.collect.normalise_observations: "
             "true where observations are large",
         )
 

@@ -120,10 +120,10 @@ def _require_several(norm: nn.BatchNorm1d | nn.BatchNorm2d, x: Tensor) -> None:
         raise GroundupError(
             "E-MODEL-101",
             f"batch normalisation in training was given a batch of 1 row, of shape {tuple(x.shape)}",
-            where="model.norm: batch",
+            where="a norm over the batch",
             why="it divides by the deviation of a channel within the batch, and one value has none",
-            fix="a micro-batch of at least 2 rows, one that leaves no single row at the end of an epoch, or "
-            "model.norm: layer",
+            fix="a micro-batch of at least 2 rows, one that leaves no single row at the end of an epoch, or another "
+            "model.norm where the network has one",
             exit_code=2,
         )
 

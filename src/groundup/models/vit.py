@@ -93,7 +93,7 @@ class Vit(nn.Module):
         self.options = options
         patches = (shape[1] // options.patch) * (shape[2] // options.patch)
         with_class = options.pooling == "class"
-        self.patch_embedding = nn.Conv2d(shape[0], options.width, options.patch, stride=options.patch)
+        self.patch_proj = nn.Conv2d(shape[0], options.width, options.patch, stride=options.patch)
         self.class_embedding = nn.Parameter(torch.empty(options.width)) if with_class else None
         self.position_embedding = nn.Parameter(torch.empty(patches + with_class, options.width))
         self.dropout = nn.Dropout(options.dropout)
@@ -108,20 +108,22 @@ class Vit(nn.Module):
         |------------------------------------|-------------------------------------------------------------------|
         | class embedding                    | zero                                                              |
         | position embedding                 | normal, deviation 0.02                                            |
-        | patch embedding, matrices          | uniform, deviation sqrt(2 / (inputs + outputs)), queries, keys    |
-        |                                    | and values as three matrices (Glorot & Bengio 2010)               |
+        | patches, matrices                  | uniform, deviation sqrt(2 / (inputs + outputs)), a patch as one   |
+        |                                    | row of inputs, queries, keys and values as three matrices         |
+        |                                    | (Glorot & Bengio 2010)                                            |
         | head                               | zero                                                              |
         | weights, biases of norms           | one, zero                                                         |
         | biases                             | zero                                                              |
 
-        Nearly as the released code has it (google-research/vision_transformer, models_vit.py), where the feed-forward
-        biases are drawn too, far below anything that matters.
+        Much as the released code has it (google-research/vision_transformer, models_vit.py), which draws the
+        feed-forward biases too.
         """
         with torch.no_grad():
             if self.class_embedding is not None:
                 self.class_embedding.zero_()
             self.position_embedding.normal_(0.0, 0.02, generator=generator)
             initialise_layers(self, "xavier_uniform", "identity", generator)
+            nn.init.xavier_uniform_(self.patch_proj.weight.flatten(1), generator=generator)
             for name, parameter in self.named_parameters():
                 if name.endswith("qkv_proj.weight"):
                     for part in parameter.chunk(3):
@@ -130,7 +132,7 @@ class Vit(nn.Module):
 
     def forward(self, image_BCIJ: Tensor) -> Tensor:
         """Logits or values (B, outputs) of images (B, C, I, J)."""
-        x_BTD = self.patch_embedding(image_BCIJ).flatten(2).transpose(1, 2)
+        x_BTD = self.patch_proj(image_BCIJ).flatten(2).transpose(1, 2)
         if self.class_embedding is not None:
             x_BTD = torch.cat([self.class_embedding.expand(x_BTD.shape[0], 1, -1).to(x_BTD.dtype), x_BTD], dim=1)
         x_BTD = self.dropout(x_BTD + self.position_embedding)

@@ -101,7 +101,7 @@ class Adversarial:
     def __init__(self, options: AdversarialOptions, model: Players, warn: Report) -> None:
         self.options, self.model, self.warn = options, model, warn
         self.turns: tuple[str, ...] = ("critic",) * options.critic_steps + ("generator",)
-        self.narrow_steps, self.collapses = 0, 0
+        self.narrow_steps = 0
         self._spread, self._rows = 0.0, 0  # of the micro-batches since the last step; empty when a checkpoint is made
         penalised = options.loss == "wasserstein_gp" or options.r1 > 0
         if penalised and any(isinstance(part, nn.BatchNorm1d | nn.BatchNorm2d) for part in model.critic.modules()):
@@ -179,17 +179,17 @@ class Adversarial:
             narrow = self._spread / self._rows < self.options.collapse_spread
             self.narrow_steps = self.narrow_steps + 1 if narrow else 0
             if self.narrow_steps == self.options.collapse_steps:
-                self.collapses += 1
                 self.warn("collapse", step, {"spread": self._spread / self._rows, "steps": self.narrow_steps})
         self._spread, self._rows = 0.0, 0
 
     def state_dict(self) -> dict[str, Any]:
         """How long generated images have hardly differed, and how often that was warned of."""
-        return {"narrow_steps": self.narrow_steps, "collapses": self.collapses}
+        return {"narrow_steps": self.narrow_steps}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Put back what `state_dict` gave."""
-        self.narrow_steps, self.collapses = state["narrow_steps"], state["collapses"]
+        self.narrow_steps = state["narrow_steps"]
+        self._spread, self._rows = 0.0, 0  # a rewind comes in the middle of a step
 
 
 @contextmanager

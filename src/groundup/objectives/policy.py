@@ -38,15 +38,15 @@ class _PolicyOptions(BaseModel):
 
 
 class ReinforceOptions(_PolicyOptions):
-    """Policy gradient of Monte-Carlo returns, less the value of the state as a baseline. It wants data.gae_lambda 1,
-    data.epochs 1, and a horizon that holds whole episodes."""
+    """Policy gradient of Monte-Carlo returns, less the value of the state as a baseline. It wants
+    data.collect.gae_lambda 1, data.collect.epochs 1, and a horizon that holds whole episodes."""
 
     kind: Literal["reinforce"] = "reinforce"
 
 
 class A2COptions(_PolicyOptions):
     """Advantage actor–critic: the same gradient, of advantages that end in a value after a few steps. It wants
-    data.epochs 1 and a short horizon."""
+    data.collect.epochs 1 and a short horizon."""
 
     kind: Literal["a2c"] = "a2c"
     entropy_weight: float = Field(

@@ -16,8 +16,9 @@ from torch import Tensor
 
 from groundup.errors import GroundupError, nearest
 
-EMBEDDING_PARTS = ("embedding.", "head.", "prompt.")
-"""Parameters whose rows are looked up or compete in a softmax: no decay, and not a map between spaces."""
+EMBEDDING_PARTS = ("embedding", "head.", "prompt.")
+"""Parameters whose rows are looked up, are added to what is, or compete in a softmax: no decay, and no map between
+spaces."""
 
 ADAPTER_PARTS = ("lora_a.", "lora_b.")
 """Low-rank factors: AdamW moves them, since orthogonal updates of a thin factor are not what Muon is for."""
@@ -49,17 +50,18 @@ def is_muons(name: str, parameter: Tensor) -> bool:
 def penalised(name: str, parameter: Tensor, *, looks_up: bool) -> bool:
     """Whether decay and L1 apply to a parameter. A head is spared only where the model `looks_up` rows of a table:
     there it holds a row for each token, elsewhere it is a layer like the others."""
-    return is_hidden_matrix(name, parameter) or (not looks_up and parameter.dim() >= 2)
+    is_layer = parameter.dim() >= 2 and "embedding" not in name
+    return is_hidden_matrix(name, parameter) or (not looks_up and is_layer)
 
 
 def rates(names: list[str], layer_decay: float | None) -> dict[str, float]:
     """The multiple of the learning rate for each name: `layer_decay` to the power of the distance from the
-    top; the embedding lies below layer 0, what is in no layer at the top."""
+    top; the embedding, or what first reads an image, lies below layer 0, what is in no layer at the top."""
     layers = 1 + max((int(found[1]) for name in names if (found := LAYER.search(name))), default=-1)
     multiples = {}
     for name in names:
         found = LAYER.search(name)
-        below = "embedding" in name and found is None
+        below = found is None and ("embedding" in name or "stem." in name or "patch_proj." in name)
         distance = layers - 1 - int(found[1]) if found else layers if below else 0
         multiples[name] = 1.0 if layer_decay is None else layer_decay**distance
     return multiples

@@ -39,7 +39,8 @@ class Optimizer:
         player: how the recipe calls it.
 
     Raises:
-        GroundupError: E-RUN-010 nothing is trainable; E-RECIPE-060 nothing that is takes the L1 penalty.
+        GroundupError: E-RUN-010 nothing is trainable; E-RECIPE-060 nothing that is takes the L1 penalty; E-RECIPE-061
+            the layer decay tells no layers apart.
     """
 
     def __init__(self, module: nn.Module, options: OptimizerOptions, *, steps: int, player: str = "model") -> None:
@@ -53,7 +54,7 @@ class Optimizer:
                 why="an optimizer without parameters would run the whole budget and change nothing",
                 fix="unfreeze at least one part of the model",
             )
-        self.looks_up = any("embedding" in name for name, _ in module.named_parameters())
+        self.looks_up = any(isinstance(part, nn.Embedding) for part in module.modules())
         self.rate, self.factor = options.learning_rate or 0.0, 1.0
         self.parts = self._build()
         if options.l1 and not any(group["l1"] for part in self.parts for group in part.param_groups):
@@ -82,12 +83,22 @@ class Optimizer:
         """Parameters of equal rate and penalties together. `scale` is the multiple of the learning rate."""
         options, names = self.options, list(self.names.values())
         multiples = rates(names, options.layer_decay)
+        if options.layer_decay is not None and len(names) > 1 and set(multiples.values()) == {1.0}:
+            raise GroundupError(
+                "E-RECIPE-061",
+                f"optim.{self.player}.layer_decay does nothing: no two trainable parameters are in different layers",
+                where=f"optim.{self.player}.layer_decay: {options.layer_decay:g}",
+                why="layers are told by names such as layers.0., and each learns slower than the one above it",
+                fix=f"remove it, or set rates by name: optim.{self.player}.groups=[{{pattern: NAME, rate: 0.1}}]",
+                exit_code=2,
+            )
         chosen = match_groups(names, options.groups, self.player)
         whole = isinstance(options, MuonOptions)
         groups: dict[tuple[float, float, float], list[Tensor]] = {}
         for parameter in parameters:
             name = self.names[parameter]
-            decays = penalised(name, parameter, looks_up=self.looks_up) and (not whole or is_muons(name, parameter))
+            spared = whole and not is_muons(name, parameter) and parameter.dim() < 4
+            decays = penalised(name, parameter, looks_up=self.looks_up) and not spared
             decay, l1 = (options.weight_decay, options.l1) if decays else (0.0, 0.0)
             scale = multiples[name]
             if isinstance(options, MuonOptions) and not is_muons(name, parameter):

@@ -48,6 +48,9 @@ class SGDOptions(_Common):
     """Stochastic gradient descent with momentum."""
 
     kind: Literal["sgd"]
+    weight_decay: float = Field(
+        default=0.1, ge=0.0, le=1.0, description="L2 in the gradient; spares norms, biases and embeddings"
+    )
     momentum: float = Field(default=0.9, ge=0.0, lt=1.0, description="share of the last update kept")
     nesterov: bool = Field(default=False, description="look ahead along the momentum")
 
@@ -87,7 +90,7 @@ class AdagradOptions(_Coupled):
 
 
 class MuonOptions(_Common):
-    """Muon for the hidden matrices, AdamW for embeddings, head, norms and biases."""
+    """Muon for the hidden matrices, AdamW for embeddings, head, norms, biases and kernels of convolutions."""
 
     kind: Literal["muon"]
     momentum: float = Field(default=0.95, ge=0.0, lt=1.0, description="share of the last update kept")

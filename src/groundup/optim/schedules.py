@@ -66,7 +66,7 @@ def factor(options: ScheduleOptions, step: int, steps: int) -> float:
         return (step + 1) / warmup
     if options.kind == "constant":
         return 1.0
-    if options.kind in ("step", "exponential"):
+    if options.kind in FALLING:
         every = options.every or max(1, steps // 3)
         drops = (step - warmup) // every if options.kind == "step" else (step - warmup) / every
         return options.drop**drops

@@ -137,7 +137,7 @@ class Check:
 
     def adapters(self) -> Iterator[GroundupError]:
         """Adapters belong to a model that exists, and a schedule of theirs to the length of the run."""
-        adapters, steps = self.recipe.adapters, self.recipe.budget.steps
+        adapters = self.recipe.adapters
         if adapters and self.recipe.init_from is None:
             yield self.fault(
                 "E-RECIPE-045", "adapters", "adapters change a model that exists, and this recipe starts from nothing",
@@ -149,15 +149,7 @@ class Check:
                 for name in ("group", "double"):
                     if _given(adapter, name):
                         yield self.unused(f"adapters.{number}.{name}", "it is for bits: nf4", f"remove {name}")
-            if not isinstance(adapter, FreezeOptions) or steps is None:
-                continue
-            for entry in adapter.unfreeze:
-                if entry.step >= steps:
-                    yield self.unused(
-                        f"adapters.{number}.unfreeze",
-                        f"step {entry.step} lies behind the end of the run at {steps}",
-                        "lower the step, or raise budget.steps",
-                    )
+        yield from self.unfreezing()
         if any(adapter.kind == "prompt" for adapter in adapters) and isinstance(self.recipe.data, TextData):
             yield self.fault(
                 "E-RECIPE-048", "adapters", "a learned prompt stands in front of a text, and running text has no front",
@@ -322,9 +314,26 @@ class Check:
             )  # fmt: skip
         yield from check_optim(self)
 
+    def unfreezing(self) -> Iterator[GroundupError]:
+        """What is unfrozen on the way must be so before the end."""
+        steps = self.recipe.budget.steps
+        for number, adapter in enumerate(self.recipe.adapters):
+            for entry in adapter.unfreeze if isinstance(adapter, FreezeOptions) and steps is not None else ():
+                if steps is not None and entry.step >= steps:
+                    yield self.unused(
+                        f"adapters.{number}.unfreeze",
+                        f"step {entry.step} lies behind the end of the run at {steps}",
+                        "lower the step, or raise budget.steps",
+                    )
+
     def watching(self) -> Iterator[GroundupError]:
-        """What stops a run or lowers its rates by a metric."""
-        events = self.recipe.events
+        """What stops a run, lowers its rates by a metric, or takes it back."""
+        events, guard = self.recipe.events, self.recipe.guard
+        if guard.rewind and events.save_every == 0:
+            yield self.unused(
+                "guard.rewind", "events.save_every is 0, so there is no checkpoint to go back to",
+                "set events.save_every",
+            )  # fmt: skip
         for name in ("early_stopping", "plateau"):
             if dict(events)[name] is not None and events.evaluate_every == 0:
                 yield self.unused(f"events.{name}", "events.evaluate_every is 0", "set events.evaluate_every")
@@ -332,7 +341,7 @@ class Check:
 
     def events(self) -> Iterator[GroundupError]:
         yield from self.watching()
-        events, guard = self.recipe.events, self.recipe.guard
+        events = self.recipe.events
         if events.evaluate_every == 0 and _given(events, "evaluate_tokens"):
             yield self.unused("events.evaluate_tokens", "events.evaluate_every is 0", "remove one of the two")
         if isinstance(self.recipe.data, LabelledData):
@@ -341,14 +350,11 @@ class Check:
                     yield self.unused(f"events.{name}", "a headed model writes no text", f"remove events.{name}")
         elif events.sample_every == 0 and events.prompts:
             yield self.unused("events.prompts", "events.sample_every is 0", "remove one of the two")
-        if guard.rewind and events.save_every == 0:
-            yield self.unused(
-                "guard.rewind", "events.save_every is 0, so there is no checkpoint to go back to",
-                "set events.save_every",
-            )  # fmt: skip
 
     def stopping(self) -> Iterator[GroundupError]:
         """What watches a metric needs one that is measured while training, and something to measure it on."""
+        if self.recipe.data.kind == "images" and isinstance(self.recipe.model, ModelOptions):
+            return  # what is measured depends on the network of init_from: see fits_network
         for field in ("early_stopping", "plateau"):
             watching = dict(self.recipe.events)[field]
             if watching is not None:

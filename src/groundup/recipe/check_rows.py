@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 from groundup.data.rollout import RolloutOptions
 from groundup.errors import GroundupError
-from groundup.models import NETWORKS, PREDICTING
+from groundup.models import PREDICTING
+from groundup.objectives.policy import PPOOptions
 from groundup.recipe.resolve_rows import ON_POLICY, players_of
 from groundup.recipe.tree import EnvironmentData, GameData, ImageData, ModelOptions, TableData
 
@@ -23,6 +24,9 @@ ACTING = {
 """The objectives of the networks that act, by family; the first is the usual one."""
 
 
+WITHOUT_MATRICES = ("linear", "resnet", "inception")
+"""Networks of nothing but kernels of convolutions and a head, which Muon leaves to AdamW."""
+
 PLAYING = {"policy_value": ("self_play",)}
 
 
@@ -31,20 +35,30 @@ def check_rows(check: Check) -> Iterator[GroundupError]:
     recipe = check.recipe
     data, budget = recipe.data, recipe.budget
     for name in ("tokenizer", "adapters", "head"):
-        if name == "tokenizer" and data.kind == "pairs":
+        if name == "tokenizer" and data.kind == "pairs" and recipe.init_from is None:
             continue
         if name == "adapters" and all(adapter.kind == "freeze" for adapter in recipe.adapters):
             continue
         if check.given(recipe, name):
-            yield check.unused(name, f"{data.kind} data has no such part", f"remove the {name} section")
+            why = f"{data.kind} data has no such part"
+            if name == "tokenizer" and data.kind == "pairs":
+                why = "model.init_from brings its tokenizer, which its weights belong to"
+            yield check.unused(name, why, f"remove the {name} section")
     if recipe.adapters and recipe.init_from is None:
         yield check.fault(
             "E-RECIPE-045", "adapters", "adapters change a model that exists, and this recipe starts from nothing",
             "frozen weights of a network that knows nothing would learn nothing",
             "set model.init_from=MODEL, or remove the adapters section",
         )  # fmt: skip
+    yield from check.unfreezing()
     yield from _family(check)
     yield from _objective(check)
+    for player, options in recipe.optim.items():
+        if options.kind == "muon" and recipe.model.family in WITHOUT_MATRICES:
+            yield check.unused(
+                f"optim.{player}.kind", f"a {recipe.model.family} network has no hidden matrix for Muon to move",
+                f"set optim.{player}.kind=adamw",
+            )  # fmt: skip
     if recipe.hardware.compile == "on":
         yield check.unused("hardware.compile", "networks for such data are not compiled", "remove hardware.compile")
     if recipe.hardware.recompute:
@@ -141,6 +155,7 @@ def fits_network(check: Check) -> Iterator[GroundupError]:
     whether data, objective, players and experience fit it."""
     yield from _family(check)
     yield from _objective(check)
+    yield from check.stopping()
     if isinstance(check.recipe.data, EnvironmentData):
         yield from _environment(check)
 
@@ -184,8 +199,19 @@ def _environment(check: Check) -> Iterator[GroundupError]:
         )  # fmt: skip
     if recipe.budget.epochs is not None:
         yield check.unused("budget.epochs", "an environment has no end of its data", "use environment_steps")
-
-
-def network_families() -> list[str]:
-    """Every family that is no language model."""
-    return [*NETWORKS, "transformer"]
+    if data.sampled and recipe.model.family == "q_network":
+        yield check.unused("data.sampled", "a network that values actions draws none", "remove it")
+    stops = isinstance(recipe.objective, PPOOptions) and recipe.objective.target_kl is not None
+    if stops and recipe.budget.environment_steps is not None:
+        yield check.fault(
+            "E-RECIPE-068", "budget.environment_steps",
+            "objective.target_kl ends the use of a rollout early, so that the steps of the environment are not known",
+            "a budget that would be overrun is none", "set budget.steps, or remove objective.target_kl",
+        )  # fmt: skip
+    if on_policy and collect.normalise_observations and recipe.events.early_stopping is not None:
+        yield check.fault(
+            "E-RECIPE-068", "events.early_stopping",
+            "early stopping hands out earlier weights, and the scale of observations is the last one",
+            "a policy means nothing on observations of another scale",
+            "remove events.early_stopping, or data.collect.normalise_observations",
+        )  # fmt: skip

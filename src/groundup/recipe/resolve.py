@@ -19,6 +19,7 @@ from groundup.objectives import OBJECTIVES
 from groundup.optim.options import AdamWOptions, OptimizerOptions
 from groundup.optim.schedules import FALLING
 from groundup.recipe.difference import ABSENT, difference
+from groundup.recipe.resolve_rows import draws_of
 from groundup.recipe.tree import (
     DEFAULT_CONTEXT,
     LABELLED_CONTEXT,
@@ -189,7 +190,7 @@ def resolve_steps(recipe: Recipe, *, rows_per_epoch: int, seconds_per_step: floa
     elif budget.tokens is not None:
         steps = math.ceil(budget.tokens / tokens_per_step)
     elif budget.epochs is not None:
-        steps = math.ceil(budget.epochs * rows_per_epoch / recipe.rows_per_step)
+        steps = math.ceil(budget.epochs * rows_of_a_pass(recipe, rows_per_epoch) / recipe.rows_per_step)
     elif budget.environment_steps is not None:
         steps = math.ceil(budget.environment_steps * updates_per_environment_step(recipe))
     else:
@@ -213,6 +214,15 @@ def resolve_steps(recipe: Recipe, *, rows_per_epoch: int, seconds_per_step: floa
             ),
         }
     )
+
+
+def rows_of_a_pass(recipe: Recipe, rows_per_epoch: int) -> float:
+    """How many rows a step's worth of whole micro-batches counts in one pass over the data, of a resolved recipe: the
+    last batch of a pass may be short and counts whole, and each player draws rows of its own."""
+    if not recipe.counts_rows:
+        return rows_per_epoch
+    micro = recipe.budget.micro_batch or 1
+    return math.ceil(rows_per_epoch / micro) * micro / draws_of(recipe.objective)
 
 
 def updates_per_environment_step(recipe: Recipe) -> float:

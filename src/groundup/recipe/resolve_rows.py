@@ -11,6 +11,7 @@ from groundup.data.boards import game_of
 from groundup.data.replay import ReplayOptions
 from groundup.data.rollout import RolloutOptions
 from groundup.objectives import OBJECTIVES
+from groundup.objectives.adversarial import AdversarialOptions
 from groundup.optim.options import AdamWOptions, OptimizerOptions
 from groundup.recipe.tree import EnvironmentData, GameData, ImageData, PairData, Recipe, TableData
 
@@ -106,6 +107,12 @@ def usual_optimizers(objective: str) -> dict[str, OptimizerOptions]:
 def players_of(objective: str) -> tuple[str, ...]:
     """The names that `optim` has for an objective."""
     return PLAYERS.get(objective, ("model",))
+
+
+def draws_of(objective: Any) -> int:
+    """How often a step draws its rows: once for each turn of a player."""
+    turns = objective.critic_steps + 1 if isinstance(objective, AdversarialOptions) else None
+    return turns or len(players_of(objective.kind))
 
 
 def _with_rate(options: Any, fine_tuning: bool) -> Any:

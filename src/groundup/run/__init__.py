@@ -1,11 +1,14 @@
 """The composition root: the only place where the parts are put together. Read it to see everything.
 
-models.py    options → network on a device; model folders and the many things that MODEL may name
-texts.py     a recipe's text → tokenizer and packed rows
-chats.py     a recipe's conversations → packed rows and held-out questions
-assemble.py  a resolved recipe → everything that the loop needs
-measure.py   seconds of a step and bytes of memory, measured and foreseen
-train.py     the run: folder, lock, resume, loop, final model, results
-plan.py      what a run will need, without training
+gather.py      a checked recipe → its work, by the kind of its data
+work.py        what every kind of data answers: what is learned from, what learns, is kept, is measured, and costs
+language.py    texts, conversations and labelled texts; texts.py, chats.py and labels.py make them ready
+prediction.py  tables and images with answers; generation.py images that are made; translation.py pairs of texts
+acting.py      environments; playing.py games; network_work.py what all these networks share
+models.py      language models → networks on a device, and the many things that MODEL may name; networks.py the others
+assemble.py    a work → everything that the loop needs
+rehearse.py    seconds of a step, measured; foresight.py bytes of memory, foreseen
+train.py       the run: folder, lock, resume, loop, final model, results
+plan.py        what a run will need, without training
 quickstart.py  the whole life, from this machine's own documentation to answers
 """

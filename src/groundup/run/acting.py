@@ -18,18 +18,18 @@ from groundup.contract import Objective, Source
 from groundup.data.environments import EnvironmentOptions, Environments, require_actions
 from groundup.data.replay import Replay, ReplayOptions
 from groundup.data.rollout import LARGEST, Rollout, RolloutOptions
+from groundup.errors import GroundupError
 from groundup.evaluation.episodes import Played, Policy, play
 from groundup.evaluation.metrics import EpisodeScores
 from groundup.functional import evaluating
-from groundup.machine.ceiling import choose_precision, resolve_device
 from groundup.objectives.policy import PolicyGradient
 from groundup.objectives.soft_actor_critic import SAC
 from groundup.objectives.value import DQN, EpsilonGreedy
-from groundup.recipe.resolve_rows import resolve_rows
+from groundup.objectives.value import greedy as greedy_action
 from groundup.recipe.tree import EnvironmentData, Recipe
 from groundup.run.measuring import evaluation_of
-from groundup.run.network_work import NetworkWork, chosen_network, require_network_options
-from groundup.run.networks import NetworkSaid, load_network, network_files
+from groundup.run.network_work import AT_THE_END, WHILE_TRAINING, Beginning, ExperienceWork, begin
+from groundup.run.networks import NetworkSaid, network_files
 from groundup.run.results import Scores
 from groundup.run.work import Say
 
@@ -38,12 +38,8 @@ METRICS = ("return",)
 ACTIONS: dict[str, Literal["discrete", "continuous"]] = {"dqn": "discrete", "sac": "continuous"}
 """The objectives that learn from remembered experience, and the kind of actions that they can learn."""
 
-WHILE_TRAINING, AT_THE_END = 1_000_003, 2_000_003
-"""Added to the seed of a run for the episodes of evaluations, which are never those that it learns from."""
-
-
 @dataclass(kw_only=True)
-class ActingWork(NetworkWork):
+class ActingWork(ExperienceWork):
     """An environment and a network that acts in it.
 
     Attributes:
@@ -58,20 +54,6 @@ class ActingWork(NetworkWork):
         assert isinstance(self.recipe.data, EnvironmentData)
         return self.recipe.data
 
-    @property
-    def unit(self) -> str:
-        """Rows of experience, each as often as it is learned from."""
-        return "rows"
-
-    @property
-    def rows_per_epoch(self) -> int:
-        """None: experience has no end."""
-        return 0
-
-    def source(self) -> Source:
-        """A stream acts with a network, so that it is made by `learning`."""
-        return self.learning(self.stand_in())[1]
-
     def learning(self, model: nn.Module) -> tuple[Objective, Source]:
         """Objective and stream that know each other."""
         options: Any = self.recipe.objective
@@ -85,7 +67,7 @@ class ActingWork(NetworkWork):
         assert isinstance(collect, ReplayOptions)
 
         def draw(observation_EO: Tensor, step: int, generator: torch.Generator) -> Tensor:
-            return model.act(observation_EO, generator)[0]
+            return model.act(observation_EO.to(self.device), generator)[0].cpu()
 
         replay = Replay(
             collect,
@@ -152,12 +134,8 @@ class ActingWork(NetworkWork):
         return network_files(replace(self.said, preparation=self.said.preparation | {"normalisation": moments}))
 
     def metric_names(self, scores: Any) -> Sequence[str]:
-        """Returns and lengths."""
+        """Of whole episodes."""
         return METRICS
-
-    def rises(self, metric: str) -> bool:
-        """Returns should rise."""
-        return metric == "return"
 
 
 def environments_of(options: EnvironmentOptions, *, count: int) -> Callable[[int], Environments]:
@@ -183,27 +161,52 @@ def policy_of(model: Any, *, greedy: bool, normalisation: Mapping[str, Tensor] |
             observation_EO = ((observation_EO - mean) / deviation).clamp(-LARGEST, LARGEST)
         with evaluating(model):
             if model.options.family == "q_network":
-                return model(observation_EO.to(device)).argmax(dim=1).cpu()
+                return greedy_action(model, observation_EO)[0]
             action: Tensor = model.act(observation_EO.to(device), generator, greedy=greedy)[0]
         return action.cpu()
 
     return act
 
 
+def as_it_observed(begun: Beginning) -> Beginning:
+    """A policy goes on with observations as it learned from them, normalised or not.
+
+    Raises:
+        GroundupError: E-MODEL-007 if the recipe asks for the other.
+    """
+    data = begun.recipe.data
+    assert isinstance(data, EnvironmentData)
+    if begun.loaded is None or not isinstance(data.collect, RolloutOptions):
+        return begun
+    normalised = bool(begun.loaded.said.preparation.get("normalisation"))
+    if data.collect.normalise_observations == normalised:
+        return begun
+    if "normalise_observations" in data.collect.model_fields_set:
+        raise GroundupError(
+            "E-MODEL-007",
+            f"the policy learned from observations that were {'' if normalised else 'not '}normalised",
+            where="data.collect.normalise_observations",
+            why="its weights mean nothing on observations of another scale",
+            fix=f"set data.collect.normalise_observations={str(normalised).lower()}, or leave it out",
+            exit_code=2,
+        )
+    collect = data.collect.model_copy(update={"normalise_observations": normalised})
+    data = data.model_copy(update={"collect": collect})
+    return begun._replace(recipe=begun.recipe.model_copy(update={"data": data}))
+
+
 def acting_work(recipe: Recipe, folder: Path, *, say: Say) -> ActingWork:
     """Look at the environment, and fill in every number that does not need a measurement of speed."""
-    device = resolve_device(recipe.hardware.device)
-    loaded = load_network(Path(recipe.init_from), torch.device("cpu")) if recipe.init_from else None
-    family, options = chosen_network(recipe, loaded)
-    recipe = resolve_rows(recipe, family=family)
+    begun = as_it_observed(begin(recipe))
+    recipe = begun.recipe
     assert isinstance(recipe.data, EnvironmentData) and recipe.objective is not None
-    probe = Environments(recipe.data.environment, recipe.seed)
+    probe = Environments(recipe.data.environment.model_copy(update={"count": 1}), recipe.seed)
     if recipe.objective.kind in ACTIONS:
         require_actions(probe, ACTIONS[recipe.objective.kind], recipe.objective.kind)
     low, high = probe.action_low, probe.action_high
     said = NetworkSaid(
-        family=family,
-        options=options,
+        family=begun.family,
+        options=begun.options,
         shape=probe.observation_shape,
         outputs=probe.actions or int(probe.action_shape[0]),
         kind="actions",
@@ -213,14 +216,4 @@ def acting_work(recipe: Recipe, folder: Path, *, say: Say) -> ActingWork:
         preparation={"kind": "environment", **recipe.data.environment.model_dump()},
     )
     probe.close()
-    require_network_options(said, loaded)
-    wanted = recipe.hardware.precision
-    return ActingWork(
-        recipe=recipe,
-        device=device,
-        precision="float32" if wanted == "auto" else choose_precision(wanted, device).name,  # such networks are small
-        init_from=loaded.folder if loaded else None,
-        said=said,
-        loaded=loaded,
-        ledger={"environment": recipe.data.environment.model_dump()},
-    )
+    return ActingWork(**begun.settled(said, {"environment": recipe.data.environment.model_dump()}))

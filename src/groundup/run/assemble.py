@@ -173,13 +173,14 @@ class Saver:
         run = self.run
         if self.saved == run.state.step:
             return
-        numbers = {**run.state.numbers(), "guard": run.guard.state_dict(), "planned": planned}
+        numbers, tensors = run.state.snapshot()
+        numbers |= {"guard": run.guard.state_dict(), "planned": planned}
         numbers["events"] = [event.state_dict() for event in run.events]
         numbers["log_offset"] = self.log.offset
         path = checkpoint.save(
             self.folder / "checkpoints",
             step=run.state.step,
-            tensors=run.state.tensors(),
+            tensors=tensors,
             state=numbers,
             files=self.files(),
             keep=self.events.keep,

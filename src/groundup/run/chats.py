@@ -22,6 +22,7 @@ from groundup.data.stream import PackedStream
 from groundup.errors import GroundupError
 from groundup.evaluation.answers import AnswerExample
 from groundup.recipe.tree import ChatData, Recipe
+from groundup.run.cards import write_card, write_quarantine
 from groundup.text.chat import DEFAULT_TEMPLATE, ChatTemplate, Rendered
 from groundup.text.tokenizer import AnyTokenizer
 
@@ -109,7 +110,8 @@ def prepare_chats(
     card = {"rows": ledger.as_dict(), "fit": dict(outcomes), "cut_tokens": cut, "held_out_rows": len(held_rows)}
     card |= {"template": template.digest, "tokenizer": tokenizer.digest, "files": data.files}
     if folder is not None:
-        _write(folder, card, aside)
+        write_card(folder, card)
+        write_quarantine(folder, aside)
     held, questions = _examples(held_rows, template, tokenizer, context)
     per_target = trained_bytes / max(1, targets)
     return PreparedChats(tokenizer, template, train, held, questions, card, per_target, rendered[:show])
@@ -157,14 +159,6 @@ def _examples(
             examples.append(AnswerExample(list(question.ids), ids, learn, row.messages[-1]["content"]))
             questions.append(row.messages[-2]["content"] if len(row.messages) > 1 else "")
     return examples, questions
-
-
-def _write(folder: Path, card: dict[str, Any], aside: list[SetAside]) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "card.json").write_text(json.dumps(card, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    with (folder / "quarantine.jsonl").open("w", encoding="utf-8") as file:
-        for item in aside:
-            file.write(json.dumps(item._asdict(), ensure_ascii=False, default=repr) + "\n")
 
 
 def chat_stream(recipe: Recipe, prepared: PreparedChats) -> PackedStream:

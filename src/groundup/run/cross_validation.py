@@ -94,26 +94,22 @@ class Study:
 
     def outer(self) -> list[tuple[str, Fold, int]]:
         """The name, the fold and the repetition of each fold of each division."""
-        return [
-            (f"fold-{number + 1}" + (f"-repeat-{repeat + 1}" if repeat else ""), Fold(of=self.asked.folds,
-             number=number), repeat)
-            for repeat in range(self.asked.repeats)
-            for number in range(self.asked.folds)
-        ]  # fmt: skip
+        def name(number: int, repeat: int) -> str:
+            return f"fold-{number + 1}" + (f"-repeat-{repeat + 1}" if repeat else "")
+
+        asked = self.asked
+        return [(name(i, repeat), Fold(of=asked.folds, number=i), repeat)
+                for repeat in range(asked.repeats) for i in range(asked.folds)]  # fmt: skip
 
     def measured(self, name: str, recipe: Recipe) -> FoldMeasure:
         """What a run of this study measured; it is trained, or gone on with, unless it is done."""
         folder = self.folder / name
+        require_same_recipe(name, folder, [recipe])
         if not (folder / FOLD_FILE).exists():
             self.say(f"{name}: training")
             try:
-                result = train_recipe(
-                    recipe,
-                    folder,
-                    resume=(folder / RECIPE_FILE).exists(),
-                    command=self.command,
-                    finished=partial(measure_fold, folder=folder),
-                )
+                again, finished = (folder / RECIPE_FILE).exists(), partial(measure_fold, folder=folder)
+                result = train_recipe(recipe, folder, resume=again, command=self.command, finished=finished)
             finally:
                 if (folder / "events.jsonl").exists():
                     write_report(folder)
@@ -130,13 +126,9 @@ class Study:
         metrics: set[str] = set()
         metric = ""
         for place, (setting, recipe) in enumerate(self.recipes.items(), start=1):
-            found = [
-                self.measured(
-                    f"{name}-setting-{place}-inner-{number + 1}",
-                    in_fold(recipe, [fold, Fold(of=INNER_FOLDS, number=number)], repeat),
-                )
-                for number in range(INNER_FOLDS)
-            ]
+            inner = [Fold(of=INNER_FOLDS, number=number) for number in range(INNER_FOLDS)]
+            names = [f"{name}-setting-{place}-inner-{one.number + 1}" for one in inner]
+            found = [self.measured(n, in_fold(recipe, [fold, one], repeat)) for n, one in zip(names, inner)]
             metric = main_metric(found[0].task)
             means[setting] = float(np.mean([one.metrics[metric] for one in found]))
             metrics |= set(found[0].metrics)
@@ -324,18 +316,23 @@ def require_same_study(study: Study) -> None:
             "the folds are runs of their own, and go into a folder that has none", "choose another one with --out DIR",
         )  # fmt: skip
     for name, fold, repeat in study.outer():
-        source = study.folder / name / SOURCE_FILE
-        if not source.exists():
-            continue
-        began = load(source, [], Recipe)
         wanted = [in_fold(recipe, [fold], repeat) for recipe in study.recipes.values()]
-        if all(difference(began, one) for one in wanted):
-            raise _refused(
-                "E-RUN-071", f"{name} in this folder was trained by another recipe, or on another division",
-                f"{printable(str(source))}\n{format_difference(difference(began, wanted[0]))}",
-                "folds of several recipes would be averaged as if they were of one",
-                "choose another folder with --out DIR, or put the recipe back",
-            )  # fmt: skip
+        require_same_recipe(name, study.folder / name, wanted)
+
+
+def require_same_recipe(name: str, folder: Path, wanted: Sequence[Recipe]) -> None:
+    """What the folder of a fold holds, if anything, was trained by one of the recipes. Raises E-RUN-071."""
+    source = folder / SOURCE_FILE
+    if not source.exists():
+        return
+    began = load(source, [], Recipe)
+    if all(difference(began, one) for one in wanted):
+        raise _refused(
+            "E-RUN-071", f"{name} in this folder was trained by another recipe, or on another division",
+            f"{printable(str(source))}\n{format_difference(difference(began, wanted[0]))}",
+            "folds of several recipes would be averaged as if they were of one",
+            "choose another folder with --out DIR, or put the recipe back",
+        )  # fmt: skip
 
 
 def _refused(code: str, what: str, where: str, why: str, fix: str) -> GroundupError:

@@ -235,8 +235,7 @@ def _unit(loaded: LoadedModel | LoadedNetworkModel) -> tuple[float, float]:
     """Scale and zero of a predicted number in the unit of the data."""
     if not isinstance(loaded, LoadedTablePredictor):
         return 1.0, 0.0
-    zero, one = loaded.preprocessor.restore_target([0.0, 1.0]).tolist()
-    return one - zero, zero
+    return loaded.preprocessor.unit, float(loaded.preprocessor.restore_target(0.0))
 
 
 def _chosen(name: str, model: Headed | Predictor, logits_L: Tensor, label: str | None) -> int | None:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from groundup.data.files import write_atomic
 from groundup.report.explanation import Picture, explanation_page
 from groundup.run.explaining import Explanation
-from groundup.run.pictures import png
+from groundup.run.pictures import as_png
 
 FOR, AGAINST = (255, 128, 32), (64, 144, 255)
 """Red, green and blue of what speaks for a label and against it: apart on black, on white, and for the colour-blind."""
@@ -44,9 +44,9 @@ def pictures(found: Explanation) -> list[Picture]:
     listed = "; ".join(f"{part.name} ({part.amount:+.3g})" for part in top)
     about = "the number" if found.label is None else f"the label {found.label}"
     return [
-        Picture(png(found.image_CHW), "as the model sees it", f"The image, {width} by {height} pixels", **size),
+        Picture(as_png(found.image_CHW), "as the model sees it", f"The image, {width} by {height} pixels", **size),
         Picture(
-            png(overlay(found.image_CHW, found.heat_HW)),
+            as_png(overlay(found.image_CHW, found.heat_HW)),
             "what counts, in colour",
             f"The image with each pixel coloured by what it adds to {about}. What counts most: {listed}",
             **size,

@@ -20,21 +20,14 @@ from groundup.data.labelled_options import Side
 from groundup.evaluation.generated import likelihood_bounds
 from groundup.evaluation.metrics import ImageScores
 from groundup.functional import evaluating
-from groundup.machine.ceiling import choose_precision, resolve_device
 from groundup.objectives.adversarial import Adversarial, AdversarialOptions
 from groundup.objectives.reconstruct import VaeOptions, binarised
-from groundup.recipe.resolve_rows import resolve_rows
 from groundup.recipe.tree import ImageData, Recipe
 from groundup.run.answers import ROWS_AT_ONCE
+from groundup.run.cards import write_card, write_quarantine
 from groundup.run.measuring import FIRST_ROWS, evaluation_of
-from groundup.run.network_work import (
-    NetworkWork,
-    chosen_network,
-    require_network_options,
-    require_whole_batches,
-)
-from groundup.run.networks import NetworkSaid, load_network
-from groundup.run.prediction import room_options, write_card, write_quarantine
+from groundup.run.network_work import NetworkWork, begin, require_whole_batches
+from groundup.run.prediction import image_network, room_options
 from groundup.run.results import Scores
 from groundup.run.work import Say
 
@@ -152,43 +145,21 @@ class GenerationWork(NetworkWork):
 
 def generation_work(recipe: Recipe, folder: Path, *, say: Say) -> GenerationWork:
     """Read the images and fill in every number that does not need a measurement of speed."""
-    device = resolve_device(recipe.hardware.device)
-    loaded = load_network(Path(recipe.init_from), torch.device("cpu")) if recipe.init_from else None
-    family, options = chosen_network(recipe, loaded)
-    recipe = resolve_rows(recipe, family=family)
-    assert isinstance(recipe.data, ImageData)
-    if "normalise" not in recipe.data.model_fields_set:  # what is made are pixels from 0 to 1
-        recipe = recipe.model_copy(update={"data": recipe.data.model_copy(update={"normalise": "unit"})})
+    begun = begin(recipe)
+    data = begun.recipe.data
+    assert isinstance(data, ImageData)
+    if "normalise" not in data.model_fields_set:  # what is made are pixels from 0 to 1
+        data = data.model_copy(update={"normalise": "unit"})
+        begun = begun._replace(recipe=begun.recipe.model_copy(update={"data": data}))
     aside: list[SetAside] = []
     try:
-        images = read_images(room_options(recipe.data, ImageOptions), aside, folder / "data")
+        images = read_images(room_options(data, ImageOptions), aside, folder / "data")
     finally:
         write_quarantine(folder / "data", aside)
     write_card(folder / "data", images.card)
     for line in images.findings:
         say(f"note: {line}")
-    form = images.preparation.form
-    said = NetworkSaid(
-        family=family,
-        options=options,
-        shape=(form.channels, form.height, form.width),
-        outputs=len(images.preparation.labels),
-        kind="images",
-        labels=list(images.preparation.labels),
-        reads="image_BCHW",
-        preparation={"kind": "images", **images.preparation.as_dict()},
-    )
-    require_network_options(said, loaded)
-    work = GenerationWork(
-        recipe=recipe,
-        device=device,
-        precision=choose_precision(recipe.hardware.precision, device).name,
-        init_from=loaded.folder if loaded else None,
-        said=said,
-        loaded=loaded,
-        ledger=images.card,
-        images=images,
-        say=say,
-    )
+    said = image_network(begun, images, kind="images", outputs=len(images.preparation.labels))
+    work = GenerationWork(**begun.settled(said, images.card), images=images, say=say)
     require_whole_batches(work)
     return work

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -19,12 +18,13 @@ from groundup.data.labelled_examples import Example, encode_rows
 from groundup.data.labelled_options import LabelledOptions, Side
 from groundup.data.labelled_rows import LabelledRow
 from groundup.data.labelled_set import read_labelled
-from groundup.data.labelled_stream import LabelledStream, batches
+from groundup.data.labelled_stream import LabelledStream, batches, require_examples
 from groundup.evaluation.retrieval import retrieval_scores
 from groundup.evaluation.tagging import tagging_scores
 from groundup.models.heads import HeadOptions
 from groundup.recipe.tree import LabelledData, Recipe
 from groundup.run.answers import ROWS_AT_ONCE, answers, row_results, similarities
+from groundup.run.cards import write_card, write_quarantine
 from groundup.text.rows import RowEncoder
 from groundup.text.tokenizer import AnyTokenizer
 
@@ -102,7 +102,7 @@ def prepare_labels(recipe: Recipe, tokenizer: AnyTokenizer, *, context: int, fol
         found = read_labelled(options, aside)
     finally:
         if folder is not None:
-            _write_quarantine(folder, aside)
+            write_quarantine(folder, aside)
     parts: dict[Side, Part] = {}
     fit: dict[str, Any] = {}
     longest = min(context, data.max_length or context)
@@ -123,15 +123,9 @@ def prepare_labels(recipe: Recipe, tokenizer: AnyTokenizer, *, context: int, fol
         fit[side] = encoded.fit
     card = found.card | {"fit": fit, "tokenizer": tokenizer.digest, "files": data.files}
     if folder is not None:
-        (folder / "card.json").write_text(json.dumps(card, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        write_card(folder, card)
+    require_examples(len(parts["train"].examples), data.task, longest)
     return PreparedLabels(data.task, found.labels, parts, card, found.findings, tokenizer.pad_id)
-
-
-def _write_quarantine(folder: Path, aside: Sequence[SetAside]) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / "quarantine.jsonl").open("w", encoding="utf-8") as file:
-        for item in aside:
-            file.write(json.dumps(item._asdict(), ensure_ascii=False, default=repr) + "\n")
 
 
 def head_options(recipe: Recipe, labels: list[str]) -> HeadOptions:

@@ -27,7 +27,7 @@ from groundup.run.foreign import digest_of
 from groundup.run.foresight import dry_batch, foresee
 from groundup.run.labels import PreparedLabels, head_options, label_stream, prepare_labels
 from groundup.run.results import Scores
-from groundup.run.texts import PreparedTexts, prepare_texts, text_stream
+from groundup.run.texts import PreparedTexts, own_tokenizer, prepare_texts, text_stream
 from groundup.run.work import Memory, Say, Work
 from groundup.text.chat import ChatTemplate
 from groundup.text.foreign import ForeignTokenizer
@@ -296,12 +296,7 @@ def tokenizer_of_labels(recipe: Recipe, folder: Path, say: Say) -> AnyTokenizer:
 
 
 def _trained(recipe: Recipe, folder: Path, texts: list[str]) -> AnyTokenizer:
-    from groundup.run.texts import DEFAULT_VOCABULARY
-    from groundup.text.options import TokenizerOptions
-    from groundup.text.train import train_tokenizer
-
-    options = recipe.tokenizer or TokenizerOptions(kind="bpe", vocabulary=DEFAULT_VOCABULARY)
-    tokenizer = train_tokenizer(texts, options, at_most=recipe.tokenizer is None)
+    tokenizer = own_tokenizer(texts, recipe.tokenizer)
     tokenizer.save(folder)
     return tokenizer
 

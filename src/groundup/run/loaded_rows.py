@@ -282,8 +282,7 @@ class LoadedTablePredictor(LoadedPredictor):
         part = make_part(kept, self.preprocessor, self.options.task, self.said.labels)
         scores = score_rows(self.predictor, TableRows(part, self.said.kind), **self._how)
         if self.said.kind == "regress":  # squared errors in the unit of the table
-            unit = self.preprocessor.restore_target(np.array([0.0, 1.0]))
-            scores = scores._replace(nats=scores.nats * float(unit[1] - unit[0]) ** 2)
+            scores = scores._replace(nats=scores.nats * self.preprocessor.unit**2)
         return Measured([row.place for row in kept], scores, reasons)
 
     def _restored(self, said: NDArray[np.float64]) -> NDArray[np.float64]:

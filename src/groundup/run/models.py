@@ -231,9 +231,7 @@ def load(path: Path, device: torch.device, *, adapters: bool = True) -> Loaded:
         foreign = read_foreign(folder, kind)
         said, tensors = Described(**described(foreign, folder)), dict(foreign.tensors)
     else:
-        tensors, files = checkpoint.load_model(folder)
-        if (folder / "average.safetensors").is_file():
-            tensors.update(checkpoint.load(folder, names=("average",)).tensors["average"])
+        tensors, files = checkpoint.load_averaged(folder)
         said = describe(files, folder)
     if said.base is not None:
         return _load_on_base(said, tensors, folder, device, adapters)

@@ -5,21 +5,23 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from dataclasses import dataclass, field
-from typing import Any
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
 
 from groundup.adapters import apply
-from groundup.contract import Objective
+from groundup.contract import Objective, Source
 from groundup.errors import GroundupError
+from groundup.machine.ceiling import choose_precision, resolve_device
 from groundup.models import NetworkOptions
+from groundup.models.predictor import Predictor
 from groundup.objectives import OBJECTIVES
-from groundup.objectives.adversarial import AdversarialOptions
 from groundup.recipe.check import Check
 from groundup.recipe.check_rows import fits_network
 from groundup.recipe.faults import Places, raise_all
-from groundup.recipe.resolve_rows import players_of
+from groundup.recipe.resolve_rows import draws_of, resolve_rows
 from groundup.recipe.tree import ModelOptions, Recipe
 from groundup.run.networks import (
     LoadedNetwork,
@@ -27,14 +29,62 @@ from groundup.run.networks import (
     flops_of,
     go_on,
     initialised,
+    load_network,
     network,
     network_files,
     require_same_inputs,
 )
-from groundup.run.work import Memory, Work
+from groundup.run.work import Memory, Work, by_first_part
 
 ACTIVATIONS = 8
 """How many times the bytes of its own inputs a row is taken to keep, before a rehearsal has measured it."""
+
+
+WHILE_TRAINING, AT_THE_END = 1_000_003, 2_000_003
+"""Added to the seed of a run for the episodes and matches that measure it, which are never those it learns from."""
+
+
+class Beginning(NamedTuple):
+    """A recipe of a network, resolved, before its data is looked at.
+
+    Attributes:
+        recipe: resolved.
+        device: where the network goes.
+        loaded: the network to go on with, if there is one.
+        family, options: of the network, the recipe's or those of `loaded`.
+    """
+
+    recipe: Recipe
+    device: torch.device
+    loaded: LoadedNetwork | None
+    family: str
+    options: NetworkOptions
+
+    def settled(self, said: NetworkSaid, ledger: dict[str, Any]) -> dict[str, Any]:
+        """The fields that every NetworkWork has, once the data has said what goes in and comes out.
+
+        Raises:
+            GroundupError: E-MODEL-008 for sizes that do not fit the data, E-MODEL-007 for a loaded network that cannot
+                read it.
+        """
+        require_network_options(said, self.loaded)
+        return {
+            "recipe": self.recipe,
+            "device": self.device,
+            "precision": choose_precision(self.recipe.hardware.precision, self.device).name,
+            "init_from": self.loaded.folder if self.loaded else None,
+            "said": said,
+            "loaded": self.loaded,
+            "ledger": ledger,
+        }
+
+
+def begin(recipe: Recipe) -> Beginning:
+    """Resolve a checked recipe of a network, and load the network that it goes on with."""
+    device = resolve_device(recipe.hardware.device)
+    loaded = load_network(Path(recipe.init_from), torch.device("cpu")) if recipe.init_from else None
+    family, options = chosen_network(recipe, loaded)
+    return Beginning(resolve_rows(recipe, family=family), device, loaded, family, options)
 
 
 def chosen_network(recipe: Recipe, loaded: LoadedNetwork | None) -> tuple[str, NetworkOptions]:
@@ -90,18 +140,18 @@ class NetworkWork(Work):
         """model.json and preparation.json."""
         return network_files(self.said)
 
+    def meta_network(self) -> nn.Module:
+        """The network without memory, to count and to name."""
+        with torch.device("meta"):
+            return network(self.said)
+
     def parameter_parts(self) -> list[dict[str, Any]]:
         """Parameters by the first part of their names under the body."""
-        counts: dict[str, int] = {}
-        for name, parameter in network(self.said).named_parameters():
-            part = name.removeprefix("body.").split(".")[0]
-            counts[part] = counts.get(part, 0) + parameter.numel()
-        return [{"name": name, "parameters": number} for name, number in counts.items()]
+        return by_first_part(self.meta_network())
 
     def memory(self, process: int) -> Memory:
         """Peak memory, roughly: what the rehearsal measures counts where it is more."""
-        model = network(self.said)
-        weights = sum(p.nbytes for p in model.parameters())
+        weights = sum(p.nbytes for p in self.meta_network().parameters())
         row = 4 * int(torch.tensor(self.said.shape).prod()) if self.said.shape else 4
         rows = self.recipe.budget.micro_batch or 1
         return Memory(weights, weights, 2 * weights, ACTIVATIONS * row * rows, 0, process)
@@ -114,9 +164,7 @@ class NetworkWork(Work):
     def units_per_row(self) -> float:
         """Each player draws rows of its own."""
         assert self.recipe.objective is not None
-        if isinstance(self.recipe.objective, AdversarialOptions):
-            return self.recipe.objective.critic_steps + 1.0
-        return float(len(players_of(self.recipe.objective.kind)))
+        return float(draws_of(self.recipe.objective))
 
     @abstractmethod
     def example(self) -> Any:
@@ -125,6 +173,25 @@ class NetworkWork(Work):
     def data_ledger(self) -> dict[str, Any]:
         """What became of every row of the data."""
         return self.ledger
+
+
+@dataclass(kw_only=True)
+class ExperienceWork(NetworkWork):
+    """Work that makes its rows itself, by acting or playing with the network that learns. Such networks are small, so
+    that they compute in float32 unless something else is asked for."""
+
+    def __post_init__(self) -> None:
+        if self.recipe.hardware.precision == "auto":
+            self.precision = "float32"
+
+    @property
+    def rows_per_epoch(self) -> int:
+        """None: experience has no end."""
+        return 0
+
+    def source(self) -> Source:
+        """A stream needs a network to act with, so that it is made by `learning`."""
+        return self.learning(self.stand_in())[1]
 
 
 def require_network_options(said: NetworkSaid, loaded: LoadedNetwork | None) -> None:
@@ -149,22 +216,28 @@ def require_network_options(said: NetworkSaid, loaded: LoadedNetwork | None) -> 
 
 
 def require_whole_batches(work: NetworkWork) -> None:
-    """Refuse a batch of one row where a network normalises over the batch: one value has no deviation, and the run
+    """Refuse a last batch of one row that the network cannot be trained on: where it normalises over the batch, the run
     would end in the middle of an epoch.
 
     Raises:
         GroundupError: E-MODEL-009.
     """
     rows, there = work.recipe.budget.micro_batch or 1, work.rows_per_epoch
-    last = there % rows or rows
-    normed = [m for m in network(work.said).modules() if isinstance(m, nn.BatchNorm1d | nn.BatchNorm2d)]
-    if last > 1 or not normed:
+    if (there % rows or rows) > 1 or not isinstance(model := work.meta_network(), Predictor):
         return
-    raise GroundupError(
-        "E-MODEL-009",
-        "batch normalisation would be given a batch of one row",
-        where=f"{there:,} training rows in batches of {rows:,}: the last batch of an epoch has {last}",
-        why="it divides by the deviation of a channel within the batch, and one value has none",
-        fix=f"set budget.rows_per_step={rows + 1}, or another norm in the model section",
-        exit_code=2,
-    )
+    with torch.device("meta"):
+        one = {work.said.reads: torch.zeros(1, *work.said.shape)}
+    try:
+        with torch.no_grad():
+            model.train()(one)
+    except GroundupError as fault:
+        good = next((n for n in range(rows + 1, there + 1) if (there % n or n) > 1), there)
+        raise GroundupError(
+            "E-MODEL-009",
+            "batch normalisation would be given a batch of one row",
+            where=f"{there:,} training rows in batches of {rows:,}: the last batch of an epoch has one",
+            why="it divides by the deviation of a channel within the batch, and one value has none",
+            fix=f"set budget.rows_per_step={good} and leave micro_batch out"
+            + (", or another model.norm" if "norm" in type(work.said.options).model_fields else ""),
+            exit_code=2,
+        ) from fault

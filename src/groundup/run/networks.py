@@ -16,6 +16,7 @@ from pydantic import ValidationError
 from torch import Tensor, nn
 
 from groundup import checkpoint
+from groundup.data.table_scaler import Preprocessor
 from groundup.errors import GroundupError, printable
 from groundup.functional import evaluating
 from groundup.models import NETWORKS, PREDICTING, NetworkOptions
@@ -56,7 +57,8 @@ class NetworkSaid:
 def network(said: NetworkSaid) -> nn.Module:
     """The network, its values not yet set."""
     build: Any = NETWORKS[said.family][1]
-    low, high = (None if one is None else torch.tensor(one) for one in (said.low, said.high))
+    # on the CPU, for the numbers are read where the network itself is built without memory
+    low, high = (None if one is None else torch.tensor(one, device="cpu") for one in (said.low, said.high))
     if said.family == "soft_actor_critic":
         model: nn.Module = build(said.options, said.shape, low, high)
     elif said.family == "actor_critic":
@@ -161,9 +163,7 @@ def load_network(path: Path, device: torch.device) -> LoadedNetwork:
             fix="name a model that was trained on data of this kind",
             exit_code=2,
         )
-    tensors, files = checkpoint.load_model(folder)
-    if (folder / "average.safetensors").is_file():
-        tensors.update(checkpoint.load(folder, names=("average",)).tensors["average"])
+    tensors, files = checkpoint.load_averaged(folder)
     said = describe_network(files, folder)
     model = network(said)
     expected = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
@@ -176,7 +176,7 @@ def require_same_inputs(loaded: LoadedNetwork, said: NetworkSaid) -> None:
     """Refuse data whose inputs a loaded network cannot read.
 
     Raises:
-        GroundupError: E-MODEL-007 if the inputs are not of the same shape, or actions have another range.
+        GroundupError: E-MODEL-007 if inputs are of another shape or other columns, or actions have another range.
     """
     if (loaded.said.low, loaded.said.high) != (said.low, said.high):
         raise GroundupError(
@@ -186,6 +186,17 @@ def require_same_inputs(loaded: LoadedNetwork, said: NetworkSaid) -> None:
             where=printable(str(loaded.folder)),
             why="a policy counts its actions in shares of their range",
             fix="go on in an environment with the same range of actions, or start from nothing",
+            exit_code=2,
+        )
+    before, now = (one.preparation.get("columns") for one in (loaded.said, said))
+    if before and now and (names := [Preprocessor.from_dict(one).names for one in (before, now)])[0] != names[1]:
+        other = [f"{a} → {b}" for a, b in zip(*names) if a != b] or [f"{len(names[0])} → {len(names[1])} columns"]
+        raise GroundupError(
+            "E-MODEL-007",
+            "the model reads other columns, or the same in another order",
+            where=f"{printable(str(loaded.folder))}: {printable(', '.join(other[:5]))}",
+            why="each weight of its first layer belongs to one column",
+            fix="name the columns as they were for the model (data.columns), or start from nothing",
             exit_code=2,
         )
     if loaded.said.shape != said.shape:
@@ -205,9 +216,13 @@ def go_on(loaded: LoadedNetwork, said: NetworkSaid, *, seed: int) -> nn.Module:
     if same:
         return loaded.model.train()
     fresh = initialised(said, torch.device("cpu"), seed)
-    own = fresh.state_dict()
-    learned = loaded.model.state_dict()
-    kept = {name: t for name, t in learned.items() if own[name].shape == t.shape and "head" not in name.split(".")}
+    own, learned = fresh.state_dict(), loaded.model.state_dict()
+    makes = said.kind == "images"  # a head that makes pixels knows no labels
+    kept = {
+        name: tensor
+        for name, tensor in learned.items()
+        if own[name].shape == tensor.shape and (makes or "head" not in name.split("."))
+    }
     fresh.load_state_dict({**own, **kept})
     return fresh.train()
 

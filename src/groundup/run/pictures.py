@@ -1,4 +1,4 @@
-"""Images as PNG files: one sheet of many, or a file for each. Only bytes are made here; pillow is not needed.
+"""Images as PNG files: one sheet of many, or a file for each. Pillow is not needed.
 
 Shapes: N images, C channels (1 or 3), H height, W width.
 """
@@ -6,8 +6,6 @@ Shapes: N images, C channels (1 or 3), H height, W width.
 from __future__ import annotations
 
 import math
-import struct
-import zlib
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +14,7 @@ from numpy.typing import NDArray
 
 from groundup.data.files import write_atomic
 from groundup.errors import GroundupError, printable
+from groundup.report.png import png
 
 Pixels = NDArray[np.uint8]
 
@@ -24,18 +23,10 @@ SMALLEST, GAP = 64, 2
 images."""
 
 
-def png(image_CHW: Pixels) -> bytes:
-    """One image as a PNG file of 8 bits, grey or in colour (ISO/IEC 15948)."""
+def as_png(image_CHW: Pixels) -> bytes:
+    """One image as a PNG file."""
     channels, height, width = image_CHW.shape
-    lines = np.zeros((height, 1 + width * channels), dtype=np.uint8)  # each begins with the number of its filter, 0
-    lines[:, 1:] = image_CHW.transpose(1, 2, 0).reshape(height, -1)
-    header = struct.pack(">IIBBBBB", width, height, 8, {1: 0, 3: 2}[channels], 0, 0, 0)
-    parts = ((b"IHDR", header), (b"IDAT", zlib.compress(lines.tobytes(), 9)), (b"IEND", b""))
-    framed = (
-        struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
-        for kind, content in parts
-    )
-    return b"\x89PNG\r\n\x1a\n" + b"".join(framed)
+    return png(image_CHW.transpose(1, 2, 0).tobytes(), width, height, channels)
 
 
 def sheet(images_NCHW: Pixels) -> Pixels:
@@ -61,12 +52,12 @@ def write_images(images_NCHW: Pixels, out: str | Path) -> list[Path]:
     """
     place = require_place(out)
     if place.suffix.lower() == ".png":
-        write_atomic(place, png(sheet(images_NCHW)))
+        write_atomic(place, as_png(sheet(images_NCHW)))
         return [place]
     digits = max(4, len(str(len(images_NCHW))))
     paths = [place / f"{number:0{digits}}.png" for number in range(1, len(images_NCHW) + 1)]
     for path, image in zip(paths, images_NCHW, strict=True):
-        write_atomic(path, png(image))
+        write_atomic(path, as_png(image))
     return paths
 
 

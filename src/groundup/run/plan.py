@@ -13,7 +13,7 @@ import torch
 from groundup.machine.ceiling import choose_precision, resolve_device
 from groundup.machine.memory import release_memory
 from groundup.models import READERS
-from groundup.recipe.resolve import architecture, resolve, resolve_steps
+from groundup.recipe.resolve import architecture, resolve, resolve_steps, rows_of_a_pass
 from groundup.recipe.tree import LabelledData, Recipe
 from groundup.run.assemble import accumulate
 from groundup.run.foresight import foresee
@@ -41,7 +41,7 @@ def plan_of(work: Work, seconds_per_step: float, process: int, peak: int = 0) ->
     recipe = work.recipe
     memory = work.memory(process)
     memory = replace(memory, holes=max(0, peak - memory.total))
-    steps, parts = recipe.budget.steps or 1, work.parameter_parts()
+    steps, parts, rows = recipe.budget.steps or 1, work.parameter_parts(), work.rows_per_epoch
     seconds = steps * seconds_per_step
     plan: dict[str, Any] = {
         "parameters": sum(part["parameters"] for part in parts),
@@ -54,7 +54,7 @@ def plan_of(work: Work, seconds_per_step: float, process: int, peak: int = 0) ->
         "memory": asdict(memory),
         # on a base a checkpoint holds what is trained, and as many bytes as its gradients
         "disk_bytes": disk_bytes(recipe, memory.gradients if work.on_base else memory.weights, memory.optimizer),
-        "epochs": steps * recipe.rows_per_step / work.rows_per_epoch if work.rows_per_epoch else None,
+        "epochs": steps * recipe.rows_per_step / rows_of_a_pass(recipe, rows) if rows else None,
         "micro_batch": recipe.budget.micro_batch,
         "tokens_per_step": round(recipe.rows_per_step * work.units_per_row),
         "unit": work.unit,

@@ -23,17 +23,12 @@ from groundup.evaluation.games import Played, Player, Solved, Tally, agreement, 
 from groundup.evaluation.metrics import AnyScores, EpisodeScores, LabelScores
 from groundup.functional import evaluating
 from groundup.inference.tree_search import Evaluate, SearchOptions, search
-from groundup.machine.ceiling import choose_precision, resolve_device
-from groundup.recipe.resolve_rows import resolve_rows
 from groundup.recipe.tree import GameData, Recipe
 from groundup.run.measuring import evaluation_of
-from groundup.run.network_work import NetworkWork, chosen_network, require_network_options
-from groundup.run.networks import NetworkSaid, load_network
+from groundup.run.network_work import AT_THE_END, WHILE_TRAINING, ExperienceWork, begin
+from groundup.run.networks import NetworkSaid
 from groundup.run.results import Scores
 from groundup.run.work import Say
-
-WHILE_TRAINING, AT_THE_END = 1_000_003, 2_000_003
-"""Added to the seed of a run for the matches that measure it."""
 
 POSITIONS = "values of positions"
 """What the network's values are measured on is called this."""
@@ -43,7 +38,7 @@ LARGEST_BATCH = 4096
 
 
 @dataclass(kw_only=True)
-class PlayingWork(NetworkWork):
+class PlayingWork(ExperienceWork):
     """A game and a network that plays it.
 
     Attributes:
@@ -61,15 +56,6 @@ class PlayingWork(NetworkWork):
         """The section of the recipe."""
         assert isinstance(self.recipe.data, GameData)
         return self.recipe.data
-
-    @property
-    def rows_per_epoch(self) -> int:
-        """There is no end of the data; one row stands for it."""
-        return 1
-
-    def source(self) -> Source:
-        """A stream plays with a network, so that it is made by `learning`."""
-        return self.learning(self.stand_in())[1]
 
     def learning(self, model: nn.Module) -> tuple[Objective, Source]:
         """Objective and stream that share the network."""
@@ -142,6 +128,8 @@ class PlayingWork(NetworkWork):
             board_NHW = distinct(np.concatenate([match.board_NHW for match in matches.values()]))
             exact_N = self.solved.value(board_NHW)
             board_NHW, exact_N = board_NHW[exact_N != 0], exact_N[exact_N != 0]
+            if not len(exact_N):
+                return by_data  # nobody made a mistake
             with evaluating(model):
                 value_N = values_of(self.game, evaluate_with(model, self.device), board_NHW)
             right_N = agreement(value_N, exact_N).sign_N.astype(np.float64)
@@ -184,15 +172,13 @@ def values_of(game: Game, evaluate: Evaluate, board_NHW: Boards) -> NDArray[np.f
 
 def playing_work(recipe: Recipe, folder: Path, *, say: Say) -> PlayingWork:
     """Look at the game, and fill in every number that does not need a measurement of speed."""
-    device = resolve_device(recipe.hardware.device)
-    loaded = load_network(Path(recipe.init_from), torch.device("cpu")) if recipe.init_from else None
-    family, options = chosen_network(recipe, loaded)
-    recipe = resolve_rows(recipe, family=family)
+    begun = begin(recipe)
+    recipe = begun.recipe
     assert isinstance(recipe.data, GameData)
     game = game_of(recipe.data.game)
     said = NetworkSaid(
-        family=family,
-        options=options,
+        family=begun.family,
+        options=begun.options,
         shape=game.shape,
         outputs=game.moves,
         kind="moves",
@@ -203,15 +189,4 @@ def playing_work(recipe: Recipe, folder: Path, *, say: Say) -> PlayingWork:
             "search": recipe.data.search.model_dump(),
         },
     )
-    require_network_options(said, loaded)
-    wanted = recipe.hardware.precision
-    return PlayingWork(
-        recipe=recipe,
-        device=device,
-        precision="float32" if wanted == "auto" else choose_precision(wanted, device).name,  # such networks are small
-        init_from=loaded.folder if loaded else None,
-        said=said,
-        loaded=loaded,
-        ledger={"game": recipe.data.game.model_dump()},
-        game=game,
-    )
+    return PlayingWork(**begun.settled(said, {"game": recipe.data.game.model_dump()}), game=game)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -23,19 +22,13 @@ from groundup.data.table_options import TableOptions
 from groundup.data.table_set import TablePart, TableSet, read_table
 from groundup.data.table_stream import TableStream, table_batches
 from groundup.evaluation.metrics import LabelScores
-from groundup.machine.ceiling import choose_precision, resolve_device
 from groundup.objectives import OBJECTIVES
-from groundup.recipe.resolve_rows import resolve_rows
 from groundup.recipe.tree import ImageData, Recipe, TableData
 from groundup.run.answers import METRICS_OF, ROWS_AT_ONCE, Rows, row_results, score_rows
+from groundup.run.cards import write_card, write_quarantine
 from groundup.run.measuring import FIRST_ROWS, evaluate_rows
-from groundup.run.network_work import (
-    NetworkWork,
-    chosen_network,
-    require_network_options,
-    require_whole_batches,
-)
-from groundup.run.networks import NetworkSaid, load_network
+from groundup.run.network_work import Beginning, NetworkWork, begin, require_whole_batches
+from groundup.run.networks import NetworkSaid
 from groundup.run.results import Scores
 from groundup.run.work import Say
 
@@ -186,8 +179,7 @@ class PredictionWork(NetworkWork):
         """Squared errors in the unit of the table, where the network learns a scaled target."""
         if self.table is None or self.said.kind != "regress":
             return scores
-        restored = self.table.preprocessor.restore_target(np.array([0.0, 1.0]))
-        return scores._replace(nats=scores.nats * float(restored[1] - restored[0]) ** 2)
+        return scores._replace(nats=scores.nats * self.table.preprocessor.unit**2)
 
     def metric_names(self, scores: Any) -> Sequence[str]:
         """By the task."""
@@ -220,18 +212,17 @@ class PredictionWork(NetworkWork):
 
 def prediction_work(recipe: Recipe, folder: Path, *, say: Say) -> PredictionWork:
     """Read the data and fill in every number that does not need a measurement of speed."""
-    device = resolve_device(recipe.hardware.device)
-    loaded = load_network(Path(recipe.init_from), torch.device("cpu")) if recipe.init_from else None
-    family, options = chosen_network(recipe, loaded)
-    recipe = resolve_rows(recipe, family=family)
+    begun = begin(recipe)
+    data, table, images = begun.recipe.data, None, None
     aside: list[SetAside] = []
-    table = images = None
     try:
-        if isinstance(recipe.data, ImageData):
-            images = read_images(room_options(recipe.data, ImageOptions), aside, folder / "data")
+        if isinstance(data, ImageData):
+            images = read_images(room_options(data, ImageOptions), aside, folder / "data")
+            labels = images.preparation.labels
+            said = image_network(begun, images, kind=data.task, outputs=len(labels) or 1)
         else:
-            assert isinstance(recipe.data, TableData)
-            table = read_table(room_options(recipe.data, TableOptions), aside)
+            table = read_table(room_options(data, TableOptions), aside)
+            said = _table_network(begun, table)
     finally:
         write_quarantine(folder / "data", aside)
     found = table if table is not None else images
@@ -239,53 +230,42 @@ def prediction_work(recipe: Recipe, folder: Path, *, say: Say) -> PredictionWork
     write_card(folder / "data", found.card)
     for line in found.findings:
         say(f"note: {line}")
-    said = _said(recipe, family, options, table, images)
-    require_network_options(said, loaded)
-    work = PredictionWork(
-        recipe=recipe,
-        device=device,
-        precision=choose_precision(recipe.hardware.precision, device).name,
-        init_from=loaded.folder if loaded else None,
-        said=said,
-        loaded=loaded,
-        ledger=found.card,
-        table=table,
-        images=images,
-    )
+    work = PredictionWork(**begun.settled(said, found.card), table=table, images=images)
     require_whole_batches(work)
     return work
 
 
-def _said(recipe: Recipe, family: str, options: Any, table: TableSet | None, images: ImageSet | None) -> NetworkSaid:
-    """What the model folder will say."""
-    if images is not None:
-        assert isinstance(recipe.data, ImageData)
-        form, labels = images.preparation.form, list(images.preparation.labels)
-        return NetworkSaid(
-            family=family,
-            options=options,
-            shape=(form.channels, form.height, form.width),
-            outputs=len(labels) or 1,
-            kind=recipe.data.task,
-            labels=labels,
-            reads="image_BCHW",
-            preparation={"kind": "images", **images.preparation.as_dict()},
-        )
-    assert table is not None and isinstance(recipe.data, TableData)
-    shown = room_options(recipe.data, TableOptions).model_dump()
+def image_network(begun: Beginning, images: ImageSet, *, kind: str, outputs: int) -> NetworkSaid:
+    """What the model folder of a network that reads images will say."""
+    form = images.preparation.form
     return NetworkSaid(
-        family=family,
-        options=options,
+        family=begun.family,
+        options=begun.options,
+        shape=(form.channels, form.height, form.width),
+        outputs=outputs,
+        kind=kind,
+        labels=list(images.preparation.labels),
+        reads="image_BCHW",
+        preparation={"kind": "images", **images.preparation.as_dict()},
+    )
+
+
+def _table_network(begun: Beginning, table: TableSet) -> NetworkSaid:
+    data = begun.recipe.data
+    assert isinstance(data, TableData)
+    return NetworkSaid(
+        family=begun.family,
+        options=begun.options,
         shape=(table.parts["train"].features_NF.shape[1],),
         outputs=len(table.labels) or 1,
-        kind=recipe.data.task,
+        kind=data.task,
         labels=table.labels,
         reads="features_BF",
         preparation={
             "kind": "table",
             "columns": table.preprocessor.to_dict(),
             "target": list(table.columns.target),
-            "options": shown,
+            "options": room_options(data, TableOptions).model_dump(),
         },
     )
 
@@ -293,17 +273,3 @@ def _said(recipe: Recipe, family: str, options: Any, table: TableSet | None, ima
 def room_options(data: Any, kind: Any) -> Any:
     """The part of a data section that the room of the data knows."""
     return kind(**{name: dict(data)[name] for name in kind.model_fields})
-
-
-def write_quarantine(folder: Path, aside: Sequence[SetAside]) -> None:
-    """quarantine.jsonl: every row that was set aside, with its reason."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / "quarantine.jsonl").open("w", encoding="utf-8") as file:
-        for item in aside:
-            file.write(json.dumps(item._asdict(), ensure_ascii=False, default=repr) + "\n")
-
-
-def write_card(folder: Path, card: dict[str, Any]) -> None:
-    """card.json: what was read and what became of it."""
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "card.json").write_text(json.dumps(card, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

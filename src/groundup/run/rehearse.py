@@ -10,13 +10,15 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
+from groundup.contract import Batch
+from groundup.data.rollout import RolloutOptions
 from groundup.engine.precision import autocast
 from groundup.errors import GroundupError
 from groundup.machine.ceiling import synchronize
 from groundup.machine.describe import memory
 from groundup.machine.memory import PeakMemory, current_memory_bytes
 from groundup.parallel.blocks import compile_blocks, recompute_blocks
-from groundup.recipe.tree import Recipe
+from groundup.recipe.tree import EnvironmentData, Recipe
 from groundup.run.work import Work
 
 ENOUGH_SECONDS = 1.6
@@ -49,7 +51,8 @@ def rehearse(work: Work, *, seconds: float = ENOUGH_SECONDS) -> Rehearsal:
         raise out_of_memory(recipe, f"needs {needed.total / 1e9:.1f} GB, {there / 1e9:.1f} GB are free")
     try:
         with PeakMemory(device) as watched:
-            micros, updates = _timed(work, seconds)
+            longest = work.rehearsal_batch()
+            micros, updates = _timed(work, longest, seconds)
     except (MemoryError, RuntimeError) as error:
         if not is_out_of_memory(error):
             raise
@@ -57,11 +60,11 @@ def rehearse(work: Work, *, seconds: float = ENOUGH_SECONDS) -> Rehearsal:
     gc.collect()
     peak = watched.peak if device.type == "cpu" else watched.accelerator_peak
     # where all batches are alike, one that is slow was disturbed; the first round pays for warming up
-    typical = statistics.median if work.rehearsal_batch() is not None else statistics.fmean
+    typical = statistics.median if longest is not None else statistics.fmean
     return Rehearsal(typical(micros[1:]), typical(updates[1:]), peak)
 
 
-def _timed(work: Work, seconds: float) -> tuple[list[float], list[float]]:
+def _timed(work: Work, longest: Batch | None, seconds: float) -> tuple[list[float], list[float]]:
     """Seconds of the micro-batches and of the updates of a round, in which each player moves once: three rounds, or
     as many as `seconds` allow."""
     device = work.device
@@ -72,7 +75,7 @@ def _timed(work: Work, seconds: float) -> tuple[list[float], list[float]]:
         compile_blocks(work.blocks(model))
     objective, source = work.learning(model)  # which refuses data without a row
     optimizers = work.optimizers(model, steps=1)
-    longest, context = work.rehearsal_batch(), autocast(work.precision, device)
+    context = autocast(work.precision, device)
     micros: list[float] = []
     updates: list[float] = []
     began = time.perf_counter()
@@ -133,13 +136,19 @@ def out_of_memory(recipe: Recipe, detail: str = "") -> GroundupError:
     rows = recipe.budget.micro_batch or 1
     same = "the result is the same" if recipe.data.kind in ("text", "chat") else "other rows meet in a step"
     knobs = [f"budget.micro_batch={max(1, rows // 2)}   (halves the activations; {same})"]
-    if not recipe.hardware.recompute:
-        knobs.append("hardware.recompute=true   (less memory, about a third slower)")
-    knobs.append(f"data.context={max(2, (recipe.data.context or 2) // 2)} or a smaller model.depth")
+    if isinstance(recipe.data, EnvironmentData) and isinstance(recipe.data.collect, RolloutOptions):
+        knobs = [f"data.collect.minibatches={2 * recipe.data.collect.minibatches}   (fewer rows in a step)"]
+    if recipe.counts_rows:
+        knobs.append("a smaller network in the model section")
+    else:
+        if not recipe.hardware.recompute:
+            knobs.append("hardware.recompute=true   (less memory, about a third slower)")
+        knobs.append(f"data.context={max(2, (recipe.data.context or 2) // 2)} or a smaller model.depth")
+    of = "" if recipe.counts_rows else f" × context {recipe.data.context}"
     return GroundupError(
         "E-RUN-030",
         "the longest batch does not fit into memory",
-        where=f"micro_batch {rows} × context {recipe.data.context}" + (f": {detail[:120]}" if detail else ""),
+        where=f"micro_batch {rows}{of}" + (f": {detail[:120]}" if detail else ""),
         why="it was tried before step 1, so that the run does not die in the middle",
         fix="\n".join(knobs),
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,9 @@ from groundup.text.train import train_tokenizer
 Say = Callable[[str], None]
 
 DEFAULT_VOCABULARY = 4096
+USUAL_TOKENIZER = TokenizerOptions(kind="bpe", vocabulary=DEFAULT_VOCABULARY)
+"""Where a recipe says nothing."""
+
 TOKENS = "tokens"
 """The folder of the token shards inside a folder of prepared data."""
 MAIN = "main"
@@ -79,7 +82,7 @@ def prepare_texts(
         name: clean_corpus(options, folders[name], workers=workers, progress=say) for name, options in sources.items()
     }
     if tokenizer is None:
-        tokenizer = _own_tokenizer(recipe.tokenizer, corpora, folder, say)
+        tokenizer = _tokenizer_of(recipe.tokenizer, corpora, folder, say)
     train, held_out = {}, {}
     for name, corpus in corpora.items():
         sets = tokenize_corpus(corpus, tokenizer, folders[name] / TOKENS, workers=workers)
@@ -96,9 +99,14 @@ def _preparation(options: PrepareOptions) -> PrepareOptions:
     return PrepareOptions(**{name: dict(options)[name] for name in PrepareOptions.model_fields})
 
 
-def _own_tokenizer(asked: TokenizerOptions | None, corpora: dict[str, Corpus], folder: Path, say: Say) -> Tokenizer:
+def own_tokenizer(texts: Iterable[str], asked: TokenizerOptions | None) -> Tokenizer:
+    """A tokenizer as a recipe asks for; where it asks for none, a usual one, no larger than the texts allow."""
+    return train_tokenizer(texts, asked or USUAL_TOKENIZER, at_most=asked is None)
+
+
+def _tokenizer_of(asked: TokenizerOptions | None, corpora: dict[str, Corpus], folder: Path, say: Say) -> Tokenizer:
     """The tokenizer that was trained here before with the same options on the same text, or a new one."""
-    options = asked or TokenizerOptions(kind="bpe", vocabulary=DEFAULT_VOCABULARY)
+    options = asked or USUAL_TOKENIZER
     wanted = {
         "options": options.model_dump(),
         "texts": {name: corpus.digest for name, corpus in corpora.items()},
@@ -115,7 +123,7 @@ def _own_tokenizer(asked: TokenizerOptions | None, corpora: dict[str, Corpus], f
             yield from corpus.texts("train")
 
     say(f"tokenizer: training {options.kind}" + (f" of {options.vocabulary:,}" if options.vocabulary else ""))
-    tokenizer = train_tokenizer(texts(), options, at_most=asked is None)
+    tokenizer = own_tokenizer(texts(), asked)
     tokenizer.save(folder)
     note.write_text(json.dumps(wanted, indent=2) + "\n", encoding="utf-8")
     return tokenizer

@@ -21,7 +21,7 @@ from groundup.contract import IGNORE, Batch, Objective, Source
 from groundup.data.chat_rows import SetAside
 from groundup.data.labelled_options import Side
 from groundup.data.parallel_options import ParallelOptions
-from groundup.data.parallel_stream import EncodedPairs, Pair, ParallelStream, batches, encode_pairs
+from groundup.data.parallel_stream import EncodedPairs, Pair, ParallelStream, batches, collate, encode_pairs
 from groundup.data.parallel_text import ParallelRow, read_parallel
 from groundup.errors import GroundupError, printable
 from groundup.evaluation.metrics import LabelScores
@@ -36,16 +36,15 @@ from groundup.recipe.check_rows import fits_network
 from groundup.recipe.faults import Places, raise_all
 from groundup.recipe.resolve_rows import resolve_rows
 from groundup.recipe.tree import PairData, Recipe, TranslatorOptions
+from groundup.run.cards import write_card, write_quarantine
 from groundup.run.measuring import FIRST_ROWS, evaluation_of
 from groundup.run.models import MODEL_FILE, TOKENIZER_FILE, find_model
-from groundup.run.prediction import room_options, write_card, write_quarantine
+from groundup.run.prediction import room_options
 from groundup.run.results import Scores
-from groundup.run.work import Memory, Say, Work, as_json
-from groundup.text.options import TokenizerOptions
+from groundup.run.texts import own_tokenizer
+from groundup.run.work import Memory, Say, Work, as_json, by_first_part
 from groundup.text.tokenizer import AnyTokenizer, Tokenizer
-from groundup.text.train import train_tokenizer
 
-DEFAULT_VOCABULARY = 8192
 METRICS = ("token_loss", "token_accuracy")
 TRANSLATED = 500
 """Test sentences that are translated for chrF; the loss is measured on all."""
@@ -113,8 +112,7 @@ class TranslationWork(Work):
     def rehearsal_batch(self) -> Batch:
         """The longest pairs."""
         longest = sorted(self.pairs["train"].pairs, key=lambda pair: -len(pair.source) - len(pair.target))
-        rows = self.recipe.budget.micro_batch or 1
-        return next(batches(longest[:rows], rows=ROWS_AT_ONCE, pad_id=self.tokenizer.pad_id))[0]
+        return collate(longest[: self.recipe.budget.micro_batch or 1], self.tokenizer.pad_id)
 
     def small_files(self) -> dict[str, bytes]:
         """model.json and tokenizer.json."""
@@ -123,12 +121,8 @@ class TranslationWork(Work):
 
     def parameter_parts(self) -> list[dict[str, Any]]:
         """Parameters by the first part of their names."""
-        counts: dict[str, int] = {}
         with torch.device("meta"):
-            for name, parameter in Transformer(self.options).named_parameters():
-                part = name.split(".")[0]
-                counts[part] = counts.get(part, 0) + parameter.numel()
-        return [{"name": name, "parameters": number} for name, number in counts.items()]
+            return by_first_part(Transformer(self.options))
 
     def memory(self, process: int) -> Memory:
         """Peak memory, roughly: what the rehearsal measures counts where it is more."""
@@ -279,7 +273,7 @@ def load_translator(path: Path, device: torch.device) -> Translator:
             fix="name a model that was trained on data.kind=pairs",
             exit_code=2,
         )
-    tensors, files = checkpoint.load_model(folder)
+    tensors, files = checkpoint.load_averaged(folder)
     said = json.loads(files[MODEL_FILE])
     model = Transformer(TransformerOptions.model_validate(said["options"]))
     expected = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
@@ -308,12 +302,8 @@ def translation_work(recipe: Recipe, folder: Path, *, say: Say) -> TranslationWo
         tokenizer, options = loaded.tokenizer, loaded.model.options
     else:
         say("tokenizer: training on both sides of the training pairs")
-        settings = recipe.tokenizer or TokenizerOptions(kind="bpe", vocabulary=DEFAULT_VOCABULARY)
-        tokenizer = train_tokenizer(
-            [text for row in rows["train"] for text in (row.source, row.target)],
-            settings,
-            at_most=recipe.tokenizer is None,
-        )
+        texts = [text for row in rows["train"] for text in (row.source, row.target)]
+        tokenizer = own_tokenizer(texts, recipe.tokenizer)
         assert isinstance(recipe.model, TranslatorOptions)
         sizes = {name: value for name, value in dict(recipe.model).items() if name != "family"}
         options = TransformerOptions(vocabulary=tokenizer.vocabulary, **sizes)

@@ -209,6 +209,15 @@ class Work(ABC):
         return {**describe(folder), "device": str(self.device), "precision": self.precision}
 
 
+def by_first_part(model: nn.Module) -> list[dict[str, Any]]:
+    """Parameters by the first part of their names, that of a body left out: [{name, parameters}]."""
+    counts: dict[str, int] = {}
+    for name, parameter in model.named_parameters():
+        part = name.removeprefix("body.").split(".")[0]
+        counts[part] = counts.get(part, 0) + parameter.numel()
+    return [{"name": name, "parameters": number} for name, number in counts.items()]
+
+
 def as_json(value: Any) -> bytes:
     """A small JSON file of a model folder."""
     return json.dumps(value, indent=2, ensure_ascii=False).encode() + b"\n"
