@@ -119,7 +119,9 @@ def test_K8_what_the_cases_are_made_from_is_readable(tmp_path: Path) -> None:
     assert read_safetensors(path)["b"].tolist() == [0, 1, 2, 3]
 
 
-@settings(max_examples=100, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=100, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 @given(
     edits=st.lists(st.tuples(st.integers(0, len(GOOD) - 1), st.integers(0, 255)), max_size=4),
     cut=st.integers(0, 20),
