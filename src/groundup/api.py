@@ -8,15 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
 from groundup.contract import LanguageModel
-from groundup.data.chat_layout import RowFault, detect, normalize
-from groundup.data.chat_records import read_records
-from groundup.data.sources import ByteStream, Source, open_sources
 from groundup.errors import GroundupError, printable
 from groundup.evaluation import (
     METRICS,
@@ -32,27 +29,18 @@ from groundup.evaluation import (
     spread_bytes,
 )
 from groundup.inference import Piece, SampleOptions, generate, generate_batch, sample_options
+from groundup.inference.answer import Ask
+from groundup.inference.engine import Runner, stream
+from groundup.inference.packed import Precision
 from groundup.models.heads import Headed
 from groundup.run.abilities import require_decoder, require_head
+from groundup.run.evaluation_texts import MALFORMED_LIMIT, Conversation, EvaluationData, read_evaluation_files
 from groundup.text.rows import opening_ids
 from groundup.text.tokenizer import AnyTokenizer, StreamDecoder
 
 if TYPE_CHECKING:
+    from groundup.run.models import Described
     from groundup.text.chat import ChatTemplate
-
-Conversation = Sequence[dict[str, Any]]
-MALFORMED_LIMIT = 0.01
-"""The share of malformed rows above which an evaluation would say little about its file."""
-
-
-class EvaluationData(NamedTuple):
-    """What files for an evaluation hold: plain texts, conversations that end with a reference answer, and
-    how many rows were set aside for which reason."""
-
-    texts: list[str]
-    conversations: list[Conversation]
-    set_aside: dict[str, int]
-
 
 Reader = Callable[[Sequence[str | Path]], EvaluationData]
 
@@ -66,6 +54,7 @@ class LoadedModel:
         chat_template: renders conversations; None for a model that was never taught to chat.
         device: where the model is.
         name: how messages and results call it, usually its path.
+        said: what its folder says of it, if it has one.
         autocast: dtype of the matrix products when measuring, or None for the model's own.
     """
 
@@ -77,6 +66,7 @@ class LoadedModel:
         chat_template: ChatTemplate | None = None,
         device: torch.device | str = "cpu",
         name: str = "model",
+        said: Described | None = None,
         autocast: torch.dtype | None = None,
     ) -> None:
         self.model = model
@@ -84,7 +74,9 @@ class LoadedModel:
         self.chat_template = chat_template
         self.device = torch.device(device)
         self.name = name
+        self.said = said
         self.autocast = autocast
+        self._runner: Runner | None = None
 
     def generate(self, prompt: str, **options: object) -> str:
         """The text that follows `prompt`, without it. `options` are the fields of SampleOptions.
@@ -115,8 +107,23 @@ class LoadedModel:
         rendered = self.require_chat().render(messages, self.tokenizer, add_generation_prompt=True)
         return self._pieces(list(rendered.ids), options)
 
+    def pack(self, precision: Precision) -> str:
+        """Write answers on packed weights from now on, and say how that is done: "compiled, int8", or why it is not.
+
+        Args:
+            precision: "float32", "bfloat16", "int8" or "int4". Measuring goes on with the weights as they are.
+        """
+        from groundup.run.engines import runner_for
+
+        require_decoder(self.model, self.name)
+        self._runner, form = runner_for(self.model, precision)  # type: ignore[arg-type]
+        return f"{form.kind}, {form.precision}" + (f" ({form.reason})" if form.reason else "")
+
     def _pieces(self, prompt: list[int], options: Mapping[str, object]) -> Iterator[Piece]:
         require_decoder(self.model, self.name)
+        if self._runner is not None:
+            ask = Ask(prompt, sample_options(options), self.tokenizer.end_ids, StreamDecoder(self.tokenizer))
+            return stream(self._runner, ask)
         return generate(
             self.model,
             prompt,
@@ -325,70 +332,4 @@ def _nothing_to_measure(files: Sequence[str | Path], data: EvaluationData) -> Gr
         where=printable(", ".join(str(file) for file in files)),
         why=f"rows set aside: {reasons}" if reasons else "there is no text and no answer in them that fits",
         fix="groundup data check FILE   (shows what is in a file)",
-    )
-
-
-def read_evaluation_files(files: Sequence[str | Path]) -> EvaluationData:
-    """Texts and conversations out of the files that preparation reads (text, rows, tables; each also .gz).
-
-    A text file is one document, a row with a field `text` another; other rows are read in the layouts for
-    fine-tuning. Texts are measured as they are: the bytes counted are those of the file.
-
-    Raises:
-        GroundupError: E-EVAL-005 for a text that is not UTF-8 or a file with more than 1 % malformed rows;
-            E-DATA errors for paths that do not exist and files of unknown kinds.
-    """
-    data = EvaluationData([], [], {})
-    for source in open_sources([str(file) for file in files], [])[0]:
-        if source.format == "text":
-            _read_text(source, data)
-        else:
-            _read_rows(source, data)
-    return data
-
-
-def _read_text(source: Source, data: EvaluationData) -> None:
-    with ByteStream(source) as stream:
-        content = b"".join(iter(lambda: stream.read(1 << 20), b""))
-    try:
-        text = content.removeprefix(b"\xef\xbb\xbf").decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise _unreadable(source, f"not UTF-8 at byte {error.start:,}", "save it as UTF-8") from error
-    if text.strip():
-        data.texts.append(text)
-
-
-def _read_rows(source: Source, data: EvaluationData) -> None:
-    """Sort the rows of one file into `data`."""
-    records = list(read_records(source))
-    layout = detect(record.fields for record in records if record.fields is not None)
-    malformed: list[str] = []
-    for record in records:
-        fields, reason, counts = record.fields or {}, record.problem, True
-        if not reason and isinstance(fields.get("text"), str):
-            data.texts.append(fields["text"])
-            continue
-        if not reason and layout is None:
-            reason = "no field text, and no layout of questions and answers"
-        if not reason and layout is not None:
-            try:
-                data.conversations.append([dict(m) for m in normalize(fields, layout.format, layout.columns)])
-                continue
-            except RowFault as fault:
-                reason, counts = fault.reason, fault.malformed
-        data.set_aside[reason] = data.set_aside.get(reason, 0) + 1
-        if counts:
-            malformed.append(f"line {record.line}: {reason}")
-    if len(malformed) > MALFORMED_LIMIT * len(records):
-        what = f"{len(malformed)} of {len(records)} rows are malformed (limit {MALFORMED_LIMIT:.0%})"
-        raise _unreadable(source, what, "groundup data check FILE   (shows the rows)", malformed[0])
-
-
-def _unreadable(source: Source, what: str, fix: str, detail: str = "") -> GroundupError:
-    return GroundupError(
-        code="E-EVAL-005",
-        what=f"{printable(source.path.name)}: {what}",
-        where=printable(source.name) + (f", {printable(detail)}" if detail else ""),
-        why="a number measured on part of a file would be taken for the whole",
-        fix=fix,
     )

@@ -61,6 +61,23 @@ class Cache(Protocol):
         """Store the new positions of one layer and return all of that layer's keys and values so far."""
         ...
 
+    def attend(
+        self,
+        layer: int,
+        query_BHTK: Tensor,
+        key_BGTK: Tensor,
+        value_BGTK: Tensor,
+        mask: Tensor | None,
+        window: int | None = None,
+    ) -> Tensor:
+        """Store the new positions of one layer and return what attention makes of all so far, (B, H, T, K).
+
+        Args:
+            mask: which positions a query sees, bool (B or 1, 1, T, S); None: those up to its own.
+            window: how far back a query sees, for a cache that makes the mask itself.
+        """
+        ...
+
     def advance(self, positions: int) -> None:
         """Called once after the last layer: the positions just stored now count as seen."""
         ...

@@ -172,6 +172,34 @@ def attention_mask(document_BT: Tensor, window: int | None = None, *, causal: bo
     return (visible | (distance == 0))[:, None]
 
 
+def causal_mask(new: int, seen: int, window: int | None, device: torch.device) -> Tensor | None:
+    """Which of `seen + new` positions each of the new ones may see, bool (1, 1, new, seen + new); None where that is
+    all of them, or those up to its own with none seen before."""
+    if (window is None or window >= seen + new) and (new == 1 or not seen):
+        return None
+    document = torch.zeros(1, seen + new, dtype=torch.int64, device=device)
+    return attention_mask(document, window)[:, :, seen:]
+
+
+def attention(query_BHTK: Tensor, key_BGSK: Tensor, value_BGSK: Tensor, mask: Tensor | None) -> Tensor:
+    """Scaled dot-product attention (Vaswani et al. 2017, arXiv:1706.03762, equation 1), (B, H, T, K).
+
+    Args:
+        query_BHTK: H heads; G divides it, and H/G queries share a key (Ainslie et al. 2023, arXiv:2305.13245).
+        key_BGSK, value_BGSK: of all positions.
+        mask: which positions a query sees, bool (B or 1, 1, T, S); None: all for a single query, else those up to
+            its own.
+    """
+    return torch.nn.functional.scaled_dot_product_attention(
+        query_BHTK,
+        key_BGSK,
+        value_BGSK,
+        attn_mask=mask,
+        is_causal=mask is None and query_BHTK.shape[2] > 1,
+        enable_gqa=query_BHTK.shape[1] != key_BGSK.shape[1],
+    )
+
+
 def global_norm(tensors: list[Tensor]) -> Tensor:
     """The 2-norm of all tensors taken as one vector, a float32 scalar."""
     if not tensors:

@@ -10,7 +10,8 @@ from sources import dotted, files
 
 from groundup.errors import CATALOGUE, GroundupError
 
-CODE = re.compile(r"E-(USE|RECIPE|DATA|TOKEN|CHAT|MODEL|RUN|CKPT|EVAL|GEN|REPORT|MACHINE|FORMAT|ADAPT|ENV)-\d{3}")
+ROOMS = "USE|RECIPE|DATA|TOKEN|CHAT|MODEL|RUN|CKPT|EVAL|GEN|REPORT|MACHINE|FORMAT|TRACK|ADAPT|ENV|SERVE"
+CODE = re.compile(rf"E-({ROOMS})-\d{{3}}")
 PARTS = ("code", "what", "where", "why", "fix", "exit_code", "others")
 
 EXCEPTIONS: dict[str, str] = {

@@ -10,7 +10,7 @@ from sources import ROOT
 CASES = (
     [f"D{number}" for number in range(1, 13)]
     + [f"T{number}" for number in range(1, 5)]
-    + [f"R{number}" for number in (1, 2, 3, 4, 5, 6, 9, 10, 13, 17, 18)]
+    + [f"R{number}" for number in (1, 2, 3, 4, 5, 6, 9, 10, 11, 13, 17, 18)]
     + [f"K{number}" for number in (1, 2, 3, 4, 7, 8, 9)]
     + [f"U{number}" for number in range(1, 7)]
 )

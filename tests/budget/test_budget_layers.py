@@ -10,7 +10,11 @@ from sources import ROOT, File, files, imports
 CENTRE = ("groundup.contract", "groundup.functional", "groundup.errors")
 COMPOSERS = ("recipe", "run", "cli")  # rooms that put the others together; so do the files at the top
 ALONE = {"contract.py": {"torch"}, "functional.py": {"torch"}, "errors.py": set()}
-IMPORT_NAMES = {"pyyaml": "yaml", "scikit-learn": "sklearn", "pillow": "PIL", "huggingface-hub": "huggingface_hub"}
+IMPORT_NAMES = {"pyyaml": "yaml", "scikit-learn": "sklearn", "pillow": "PIL", "huggingface-hub": "huggingface_hub",
+                "mlflow-skinny": "mlflow", "prometheus-client": "prometheus_client"}  # fmt: skip
+
+ROOM_EXTRAS = {"serving": {"fastapi", "starlette", "uvicorn", "prometheus_client"}}
+"""Extras that a whole room is made of: it imports them at the top, and nothing imports the room but its verb."""
 
 EXCEPTIONS: dict[tuple[str, str], str] = {
     # (file, module it may import against the rule): the reason
@@ -79,7 +83,7 @@ def declared(extras: bool) -> set[str]:
 def test_every_library_is_declared_and_extras_are_imported_late() -> None:
     for file in files():
         for late in (False, True):
-            known = declared(extras=late) | {"groundup"}
+            known = declared(extras=late) | {"groundup"} | ROOM_EXTRAS.get(file.room, set())
             for module, line in imports(file, only_at_import=not late):
                 root = module.split(".")[0]
                 assert root in sys.stdlib_module_names or root in known, (

@@ -16,6 +16,9 @@ EXCEPTIONS: dict[str, str] = {
     # "file", "file:function" or "file:Class": the reason
     "recipe/tree.py:ModelOptions": "the sizes of every family, flat: a user thinks of one network",
     "recipe/tree.py:LabelledData": "the options of labelled rows, flat beside three of its own",
+    "serving/schema.py:Sampling": "the fields of a request as OpenAI has them: the wire is flat",
+    "serving/schema.py:ChatRequest": "the fields of a request as OpenAI has them: the wire is flat",
+    "serving/schema.py:CompletionRequest": "the fields of a request as OpenAI has them: the wire is flat",
     "recipe/tree.py:TextData": "the options of preparation, flat beside five of its own: a user thinks of one section",
 }
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from groundup.errors import GroundupError
 from groundup.inference import SampleOptions, sample, sample_options
-from groundup.inference.sample import draw_B, filtered_BV, penalise_BV
+from groundup.inference.sample import Counts, draw_B, filtered_BV, penalise_BV
 
 
 def logits_of(*probabilities: float) -> Tensor:
@@ -83,7 +83,9 @@ def test_repetition_penalty_divides_positive_and_multiplies_negative() -> None:
     seen = torch.tensor([[True, True, False, True]])
     assert penalise_BV(logits, seen, 2.0).tolist() == [[1.5, -2.0, 2.0, 0.0]]
     options = SampleOptions(repetition_penalty=2.0)
-    assert sample(logits, options, [], seen).tolist() == [2]
+    counts = Counts(1, 4)
+    counts.seen_BV = seen
+    assert sample(logits, options, [], counts).tolist() == [2]
 
 
 def test_greedy_takes_the_lowest_id_among_equals_and_draws_nothing() -> None:

@@ -6,6 +6,7 @@ import argparse
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from groundup.cli.generate import pack
 from groundup.cli.sampling import sampling_options
 from groundup.cli.terminal import Painter
 from groundup.errors import GroundupError
@@ -26,6 +27,7 @@ def chat(arguments: argparse.Namespace) -> int:
 
     loaded: Any = load(arguments.model)
     loaded.require_chat()
+    pack(arguments, loaded)
     talk = Talk(loaded, arguments.system or "", sampling_options(arguments), Painter())
     return talk.run(input)
 

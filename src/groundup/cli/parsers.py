@@ -15,6 +15,7 @@ from groundup.errors import printable
 TOKENIZER_KINDS = ("bpe", "unigram", "wordpiece", "char", "byte")
 EXPORTS = ("huggingface", "gguf", "onnx", "safetensors", "peft")
 EXPLAINING = ("integrated_gradients", "saliency", "occlusion")
+PRECISIONS = ("float32", "bfloat16", "int8", "int4")
 EXPORT_TYPES = ("f32", "f16", "bf16", "q8_0", "q4_0")
 
 
@@ -175,6 +176,10 @@ def _sampling(parser: Parser) -> None:
     )
     add("--stop", metavar="TEXT", nargs="+", help="texts that end the answer")
     add("--seed", metavar="S", type=whole(), help="seed of the draws (default 0)")
+    add(
+        "--precision", type=choice(*PRECISIONS),
+        help="write on weights packed so: float32, bfloat16, int8 or int4 (faster, on a CPU); not given: as they are",
+    )  # fmt: skip
 
 
 def _generate(parser: Parser) -> None:
@@ -191,6 +196,32 @@ def _chat(parser: Parser) -> None:
     _model(parser)
     parser.add_argument("--system", metavar="TEXT", help="the system message")
     _sampling(parser)
+
+
+def _serve(parser: Parser) -> None:
+    parser.add_argument("models", metavar="MODEL", nargs="*", help="what is served: paths, or NAME=PATH")
+    parser.add_argument("--host", metavar="ADDRESS", default="127.0.0.1", help="where to listen (default 127.0.0.1)")
+    parser.add_argument("--port", metavar="N", type=whole(0, 65535), default=8000, help="default 8000; 0: a free one")
+    parser.add_argument("--key-file", metavar="FILE", help="keys that may ask, one a line; needed beyond this machine")
+    parser.add_argument("--runs", metavar="DIR", default="runs", help="the runs that the page shows (default: runs)")
+    parser.add_argument("--data", metavar="DIR", nargs="+", help="more folders of prepared data for the page")
+    parser.add_argument(
+        "--precision", type=choice(*PRECISIONS), default="float32",
+        help="of the weights of language models on a CPU: float32 (default), bfloat16, int8 or int4",
+    )  # fmt: skip
+    parser.add_argument("--rows", metavar="N", type=whole(1, 256), default=8, help="answers at once (default 8)")
+    parser.add_argument("--waiting", metavar="N", type=whole(1, 10_000), default=64, help="answers that may wait")
+    parser.add_argument(
+        "--cache-tokens", metavar="N", type=whole(64, 10_000_000), default=16384,
+        help="positions that all answers of a model may hold in memory (default 16384)",
+    )  # fmt: skip
+    parser.add_argument("--memory", metavar="GIB", type=number(above=0), help="for the files of all loaded models")
+    parser.add_argument("--draft", metavar="MODEL", help="a smaller model with the same tokenizer, to guess ahead")
+    parser.add_argument("--no-speculation", action="store_true", help="never guess tokens ahead")
+    parser.add_argument("--strict", action="store_true", help="refuse unknown fields of requests")
+    parser.add_argument("--allow-host", metavar="NAME", nargs="+", help="more names for the Host header")
+    parser.add_argument("--allow-origin", metavar="ORIGIN", nargs="+", help="other sites whose pages may ask")
+    _json(parser)
 
 
 def _report(parser: Parser) -> None:
@@ -320,6 +351,7 @@ VERBS: dict[str, Verb] = {
         _explain_prediction,
     ),
     "chat": Verb("groundup.cli.chat:chat", "talk with a model", _chat),
+    "serve": Verb("groundup.cli.serve:serve", "models behind an OpenAI-compatible server, with a page", _serve),
     "report": Verb("groundup.cli.report:report", "write the report of a run", _report),
     "runs": Verb("groundup.cli.runs:runs", "list the runs of a folder, or compare two", _runs),
     "verify": Verb("groundup.cli.verify:verify", "whether a run or a model is whole, file by file", _verify),

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from groundup.contract import LanguageModel
-from groundup.functional import evaluating
+from groundup.functional import attention, evaluating
 
 
 class KeyValueCache:
@@ -62,6 +62,13 @@ class KeyValueCache:
         self.values_LBHSK[layer, : self.batch, :, self.length : end] = value_BHTK
         return self.keys_LBHSK[layer, : self.batch, :, :end], self.values_LBHSK[layer, : self.batch, :, :end]
 
+    def attend(
+        self, layer: int, query_BHTK: Tensor, key_BGTK: Tensor, value_BGTK: Tensor, mask: Tensor | None,
+        window: int | None = None,
+    ) -> Tensor:  # fmt: skip
+        """Store the new positions of one layer and mix what the queries may see, (B, H, T, K)."""
+        return attention(query_BHTK, *self.update(layer, key_BGTK, value_BGTK), mask)
+
     def advance(self, positions: int) -> None:
         """The positions just stored in every layer now count as seen."""
         self.length += positions
@@ -80,7 +87,7 @@ class KeyValueCache:
         self.batch = kept
 
 
-class _Probe:
+class Probe:
     """A cache that stores nothing and notes what a model would store."""
 
     def __init__(self) -> None:
@@ -93,18 +100,28 @@ class _Probe:
         self.key_BHTK = key_BHTK
         return key_BHTK, value_BHTK
 
+    def attend(
+        self, layer: int, query_BHTK: Tensor, key_BGTK: Tensor, value_BGTK: Tensor, mask: Tensor | None,
+        window: int | None = None,
+    ) -> Tensor:  # fmt: skip
+        self.update(layer, key_BGTK, value_BGTK)
+        return query_BHTK
+
     def advance(self, positions: int) -> None:
         self.length += positions
 
 
-def cache_for(model: LanguageModel, batch: int, context: int) -> KeyValueCache:
-    """A cache for `batch` rows of at most `context` positions of this model.
-
-    The sizes are read off one forward of a single token, so that a decoder of any family, precision and
-    device gets the cache it needs without having to describe itself.
-    """
-    probe = _Probe()
+def probe_cache(model: LanguageModel) -> Probe:
+    """What the model stores, read off one forward of a single token, so that a decoder of any family, precision and
+    device gets the cache it needs without having to describe itself."""
+    probe = Probe()
     with torch.inference_mode(), evaluating(model):
         model.hidden(torch.zeros(1, 1, dtype=torch.int64, device=model.head_weight().device), cache=probe)
+    return probe
+
+
+def cache_for(model: LanguageModel, batch: int, context: int) -> KeyValueCache:
+    """A cache for `batch` rows of at most `context` positions of this model."""
+    probe = probe_cache(model)
     key = probe.key_BHTK
     return KeyValueCache(probe.layers, batch, key.shape[1], key.shape[3], context, dtype=key.dtype, device=key.device)

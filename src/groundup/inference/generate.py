@@ -23,7 +23,7 @@ from groundup.contract import Cache, LanguageModel
 from groundup.errors import GroundupError
 from groundup.functional import evaluating
 from groundup.inference.cache import cache_for
-from groundup.inference.sample import SampleOptions, sample
+from groundup.inference.sample import Counts, SampleOptions, sample
 
 Finish = Literal["stop", "length"]
 
@@ -110,7 +110,15 @@ def next_logits(model: LanguageModel, tokens_BT: Tensor, cache: Cache) -> Tensor
     return logits_BV
 
 
-def _check_prompt(model: LanguageModel, prompt: Sequence[int], where: str) -> None:
+class Sized(Protocol):
+    """What can be given tokens."""
+
+    context: int
+    vocabulary: int
+
+
+def check_prompt(model: Sized, prompt: Sequence[int], where: str) -> None:
+    """Raises E-GEN-002, 003 or 005 for a prompt that cannot be gone on with."""
     if not prompt:
         raise GroundupError(
             code="E-GEN-002",
@@ -164,7 +172,7 @@ def generate(
     Raises:
         GroundupError: E-GEN-002 … 005, before the first piece for a fault of the prompt.
     """
-    _check_prompt(model, prompt_ids, "the prompt")
+    check_prompt(model, prompt_ids, "the prompt")
     return _pieces(model, prompt_ids, options, end_ids, decoder)
 
 
@@ -228,7 +236,7 @@ def generate_batch(
             exit_code=2,
         )
     for index, prompt in enumerate(prompts):
-        _check_prompt(model, prompt, f"prompt {index}")
+        check_prompt(model, prompt, f"prompt {index}")
     order = sorted(range(len(prompts)), key=lambda index: len(prompts[index]))
     results: dict[int, Result] = {}
     with evaluating(model):
@@ -253,9 +261,7 @@ class _Rows:
         self.cache = cache_for(model, len(members), longest)
         self.device = model.head_weight().device
         self.generators = [torch.Generator().manual_seed((options.seed + i) % 2**63) for i in members]
-        self.seen_BV: Tensor | None = None
-        if options.repetition_penalty != 1.0:
-            self.seen_BV = torch.zeros(len(members), model.vocabulary, dtype=torch.bool, device=self.device)
+        self.counts = Counts(len(members), model.vocabulary, self.device) if options.penalises else None
 
     def room(self, prompt: list[int]) -> int:
         """How many tokens the answer to this prompt may have."""
@@ -264,13 +270,16 @@ class _Rows:
     def choose(self, free: list[int]) -> tuple[list[int], list[float]]:
         """Feed what is waiting; choose an id for each of the rows `free`, with its log-probability."""
         tokens_BT = torch.tensor(self.tokens, dtype=torch.int64, device=self.device)
-        if self.seen_BV is not None:
-            self.seen_BV.scatter_(1, tokens_BT, True)
+        if self.counts is not None:
+            self.counts.read(tokens_BT)
         logits_BV = next_logits(self.model, tokens_BT, self.cache)
         if not free:
             return [], []
-        seen_BV = None if self.seen_BV is None else self.seen_BV[free][:, : logits_BV.shape[1]]
-        ids_B = sample(logits_BV[free], self.options, [self.generators[row] for row in free], seen_BV)
+        counts = None if self.counts is None else self.counts.of(free)
+        ids_B = sample(logits_BV[free], self.options, [self.generators[row] for row in free], counts)
+        if self.counts is not None:
+            for row, token in zip(free, ids_B.tolist()):
+                self.counts.write(row, token)
         logprob_B = logits_BV[free].log_softmax(dim=-1).gather(1, ids_B[:, None]).squeeze(1)
         return ids_B.tolist(), logprob_B.tolist()
 
@@ -279,7 +288,7 @@ class _Rows:
         self.cache.keep(rows)
         self.members = [self.members[row] for row in rows]
         self.generators = [self.generators[row] for row in rows]
-        self.seen_BV = None if self.seen_BV is None else self.seen_BV[rows]
+        self.counts = None if self.counts is None else self.counts.of(rows)
 
 
 def _finish_batch(

@@ -2,7 +2,7 @@
 
 The filters always act in this order, each on what the one before left:
 
-    repetition penalty → temperature → top-k → top-p → min-p → draw
+    bias → repetition, presence and frequency penalty → structure → temperature → top-k → top-p → min-p → draw
 
 Nothing that knows a model, a cache or text may enter here.
 
@@ -25,6 +25,7 @@ GREEDY_BELOW = 1e-5
 """A temperature below this is greedy: dividing by it leaves nothing but the most likely token anyway."""
 
 MOST_STOPS = 16
+MOST_BIASES = 1024
 
 
 class SampleOptions(BaseModel):
@@ -57,11 +58,27 @@ class SampleOptions(BaseModel):
         default=1.0, gt=0.0, le=10.0, allow_inf_nan=False,
         description="weakens tokens already in the text, above 0 up to 10; 1 is off",
     )  # fmt: skip
+    frequency_penalty: float = Field(
+        default=0.0, ge=-2.0, le=2.0, allow_inf_nan=False,
+        description="taken off a token's logit for each time that the answer has it, -2 to 2; 0 is off",
+    )  # fmt: skip
+    presence_penalty: float = Field(
+        default=0.0, ge=-2.0, le=2.0, allow_inf_nan=False,
+        description="taken off a token's logit once the answer has it, -2 to 2; 0 is off",
+    )  # fmt: skip
+    logit_bias: dict[int, Annotated[float, Field(ge=-100.0, le=100.0, allow_inf_nan=False)]] = Field(
+        default_factory=dict, max_length=MOST_BIASES, description="added to the logits of ids, each -100 to 100"
+    )
     max_tokens: int = Field(default=256, ge=1, le=1_048_576, description="the longest answer, in tokens, 1 to 1048576")
     stop: tuple[Annotated[str, Field(min_length=1)], ...] = Field(
         default=(), max_length=MOST_STOPS, description="up to 16 non-empty texts that end the answer"
     )
     seed: int = Field(default=0, ge=0, le=2**63 - 1, description="seed of the draws, 0 to 9223372036854775807")
+
+    @property
+    def penalises(self) -> bool:
+        """Whether the choice depends on what stands in the text."""
+        return self.repetition_penalty != 1.0 or self.frequency_penalty != 0.0 or self.presence_penalty != 0.0
 
 
 def sample_options(values: Mapping[str, object]) -> SampleOptions:
@@ -92,10 +109,55 @@ def sample_options(values: Mapping[str, object]) -> SampleOptions:
     )
 
 
+class Counts:
+    """Which tokens stand in the text of each row, and how often its answer has them.
+
+    Attributes:
+        seen_BV: bool, prompt and answer.
+        written_BV: float32, the answer alone.
+    """
+
+    def __init__(self, rows: int, vocabulary: int, device: torch.device | str = "cpu") -> None:
+        self.seen_BV = torch.zeros(rows, vocabulary, dtype=torch.bool, device=device)
+        self.written_BV = torch.zeros(rows, vocabulary, device=device)
+
+    def read(self, tokens_BT: Tensor) -> None:
+        """These tokens now stand in the text; int64."""
+        self.seen_BV.scatter_(1, tokens_BT, True)
+
+    def write(self, row: int, token: int) -> None:
+        """The answer of a row has one more token."""
+        self.seen_BV[row, token] = True
+        self.written_BV[row, token] += 1
+
+    def of(self, rows: Sequence[int]) -> Counts:
+        """A copy with these rows alone."""
+        chosen = Counts(0, 0)
+        chosen.seen_BV, chosen.written_BV = self.seen_BV[rows], self.written_BV[rows]
+        return chosen
+
+
 def penalise_BV(logits_BV: Tensor, seen_BV: Tensor, penalty: float) -> Tensor:
     """Weaken the tokens already in the text: positive logits are divided by the penalty, negative ones
     multiplied (CTRL, Keskar et al. 2019, arXiv:1909.05858, section 4.1). `seen_BV` is bool."""
     return torch.where(seen_BV, torch.where(logits_BV > 0, logits_BV / penalty, logits_BV * penalty), logits_BV)
+
+
+def adjusted_BV(logits_BV: Tensor, options: SampleOptions, counts: Counts | None) -> Tensor:
+    """The logits with bias and penalties. Presence and frequency: OpenAI's API reference (logit - presence if it was
+    written - frequency · how often)."""
+    vocabulary = logits_BV.shape[1]
+    if options.logit_bias:
+        ids = [id for id in options.logit_bias if 0 <= id < vocabulary]
+        bias = torch.tensor([options.logit_bias[id] for id in ids], dtype=logits_BV.dtype, device=logits_BV.device)
+        places = torch.tensor(ids, dtype=torch.int64, device=logits_BV.device)
+        logits_BV = logits_BV.index_add(1, places, bias.expand(len(logits_BV), -1))
+    if counts is None or not options.penalises:
+        return logits_BV
+    if options.repetition_penalty != 1.0:
+        logits_BV = penalise_BV(logits_BV, counts.seen_BV[:, :vocabulary], options.repetition_penalty)
+    written_BV = counts.written_BV[:, :vocabulary]
+    return logits_BV - options.presence_penalty * (written_BV > 0) - options.frequency_penalty * written_BV
 
 
 def filtered_BV(logits_BV: Tensor, options: SampleOptions) -> Tensor:
@@ -137,7 +199,8 @@ def sample(
     logits_BV: Tensor,
     options: SampleOptions,
     generators: Sequence[torch.Generator],
-    seen_BV: Tensor | None = None,
+    counts: Counts | None = None,
+    allowed_BV: Tensor | None = None,
 ) -> Tensor:
     """Choose the next id of each row.
 
@@ -146,13 +209,15 @@ def sample(
         options: see the order of the filters at the top of this file.
         generators: one CPU generator for each row, so that a row draws the same whatever shares its batch;
             not touched when greedy.
-        seen_BV: bool, the ids already in each row's text; needed for the repetition penalty.
+        counts: what stands in each row's text; needed for the penalties.
+        allowed_BV: bool, the ids that the structure of each row allows; at least one.
 
     Returns:
         int64 ids, shape (B,).
     """
-    if options.repetition_penalty != 1.0 and seen_BV is not None:
-        logits_BV = penalise_BV(logits_BV, seen_BV, options.repetition_penalty)
+    logits_BV = adjusted_BV(logits_BV, options, counts)
+    if allowed_BV is not None:
+        logits_BV = logits_BV.masked_fill(~allowed_BV, -math.inf)
     if options.temperature < GREEDY_BELOW:
         best = logits_BV == logits_BV.amax(dim=-1, keepdim=True)
         vocabulary = logits_BV.shape[1]

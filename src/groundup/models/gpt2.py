@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from groundup.contract import Cache
+from groundup.functional import attention
 from groundup.models.llama import decoder_mask, empty_embedding
 
 
@@ -55,11 +56,10 @@ class Attention(nn.Module):
         query_BHTK, key_BHTK, value_BHTK = (
             part.view(rows, length, -1, self.head_size).transpose(1, 2) for part in parts
         )
-        if cache is not None:
-            key_BHTK, value_BHTK = cache.update(self.layer, key_BHTK, value_BHTK)
-        mixed_BHTK = F.scaled_dot_product_attention(
-            query_BHTK, key_BHTK, value_BHTK, attn_mask=mask, is_causal=mask is None and length > 1
-        )
+        if cache is None:
+            mixed_BHTK = attention(query_BHTK, key_BHTK, value_BHTK, mask)
+        else:
+            mixed_BHTK = cache.attend(self.layer, query_BHTK, key_BHTK, value_BHTK, mask)
         return self.o_proj(mixed_BHTK.transpose(1, 2).reshape(rows, length, -1))
 
 

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from groundup.contract import Cache
-from groundup.functional import attention_mask, rms_norm, rotate_pairs
+from groundup.functional import attention, attention_mask, rms_norm, rotate_pairs
 
 
 class RotaryScaling(BaseModel):
@@ -163,16 +163,11 @@ class Attention(nn.Module):
         value_BGTK = self.v_proj(x_BTD).view(heads).transpose(1, 2)
         query_BHTK = rotate_pairs(query_BHTK, cos_BTR[:, None], sin_BTR[:, None])
         key_BGTK = rotate_pairs(key_BGTK, cos_BTR[:, None], sin_BTR[:, None])
-        if cache is not None:
-            key_BGTK, value_BGTK = cache.update(self.layer, key_BGTK, value_BGTK)
-        mixed_BHTK = F.scaled_dot_product_attention(
-            query_BHTK,
-            key_BGTK,
-            value_BGTK,
-            attn_mask=mask,
-            is_causal=mask is None and length > 1,
-            enable_gqa=self.options.key_value_heads != self.options.heads,
-        )
+        if cache is None:
+            mixed_BHTK = attention(query_BHTK, key_BGTK, value_BGTK, mask)
+        else:
+            window = self.options.sliding_window
+            mixed_BHTK = cache.attend(self.layer, query_BHTK, key_BGTK, value_BGTK, mask, window)
         return self.o_proj(mixed_BHTK.transpose(1, 2).reshape(rows, length, -1))
 
 

@@ -6,7 +6,7 @@ written into the resolved recipe, which is of this same type. Cross-field rules 
 
 from __future__ import annotations
 
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -39,6 +39,7 @@ from groundup.objectives.translate import TranslateOptions
 from groundup.objectives.value import DQNOptions
 from groundup.optim.options import MuonOptions, OptimizerOptions
 from groundup.text.options import TokenizerOptions
+from groundup.tracking.options import TrackerOptions
 
 DEFAULT_CONTEXT = 256
 """Tokens in a row where neither the data nor the model says it."""
@@ -265,6 +266,22 @@ ObjectiveOptions = Annotated[
 ]
 
 
+class EventSection(EventOptions):
+    """What happens between steps, and who else is told of it."""
+
+    track: list[TrackerOptions] = Field(
+        default_factory=list, description="trackers that are told what the run writes down; none can stop it"
+    )
+
+    @model_validator(mode="after")
+    def _each_tracker_once(self) -> Self:
+        kinds = [options.kind for options in self.track]
+        twice = [kind for kind in dict.fromkeys(kinds) if kinds.count(kind) > 1]
+        if twice:
+            raise ValueError(f"track names {', '.join(twice)} more than once")
+        return self
+
+
 def _usual_optimizer() -> dict[str, OptimizerOptions]:
     return {"model": MuonOptions(kind="muon")}
 
@@ -289,7 +306,7 @@ class Recipe(_Options):
     optim: dict[str, OptimizerOptions] = Field(default_factory=_usual_optimizer, description="one optimizer per player")
     budget: BudgetOptions = Field(description="how long")
     hardware: HardwareOptions = Field(default_factory=HardwareOptions, description="on what")
-    events: EventOptions = Field(default_factory=EventOptions, description="what happens between steps")
+    events: EventSection = Field(default_factory=EventSection, description="what happens between steps")
     guard: GuardOptions = Field(default_factory=GuardOptions, description="non-finite values and spikes")
 
     @model_validator(mode="before")

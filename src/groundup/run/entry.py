@@ -102,6 +102,7 @@ def load(path: str | Path, *, device: str = "auto") -> LoadedModel | LoadedNetwo
         chat_template=loaded.said.chat,
         device=place,
         name=str(path),
+        said=loaded.said,
         autocast=_autocast(place),
     )
 

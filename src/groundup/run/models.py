@@ -76,7 +76,7 @@ def build(family: str, options: FamilyOptions, device: torch.device, head: HeadO
     for module in model.modules():
         for name, parameter in list(module.named_parameters(recurse=False)):
             if parameter not in tied:
-                tied[parameter] = nn.Parameter(torch.empty_like(parameter, device=device))
+                tied[parameter] = nn.Parameter(torch.empty(parameter.shape, dtype=parameter.dtype, device=device))
             module.register_parameter(name, tied[parameter])
         for name, buffer in list(module.named_buffers(recurse=False)):
             module.register_buffer(name, buffer.to(device), persistent=False)  # computed tables, never empty

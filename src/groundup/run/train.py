@@ -7,11 +7,13 @@ import os
 import platform
 import shlex
 import sys
+import threading
 from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +43,9 @@ from groundup.run.plan import plan_of
 from groundup.run.rehearse import ENOUGH_SECONDS, rehearse
 from groundup.run.results import Scores, evaluations
 from groundup.run.resume import reconcile, require_same_base
+from groundup.run.tracking import Trackers
 from groundup.run.work import Say, Work
+from groundup.tracking import require_installed
 
 BEFORE_FILE, RESULTS_FILE, PLAN_FILE = "before.json", "results.json", "plan.json"
 Finished = Callable[[Work, torch.nn.Module], None]
@@ -97,6 +101,7 @@ def train_recipe(
             fix="add --resume to go on with it, or choose another folder with --out DIR",
             exit_code=2,
         )
+    require_installed(recipe.events.track)
     with RunLock(folder) as lock:
         if lock.note:
             say(lock.note)
@@ -111,7 +116,12 @@ def _begin(recipe: Recipe, folder: Path, *, resume: bool, accept_changes: bool, 
     settled: Recipe | None = None
     if resume and (folder / RECIPE_FILE).exists():
         settled = reconcile(recipe, folder, accept_changes=accept_changes, say=say)
-    work = gather(settled or recipe, folder, say=say)
+    ahead = threading.Thread(target=import_module, args=("torch._dynamo",), name="groundup-import")
+    ahead.start()  # torch reads its compiler with the first optimizer, for seconds: better beside the data
+    try:
+        work = gather(settled or recipe, folder, say=say)
+    finally:
+        ahead.join()
     if settled is not None and settled.budget.steps is not None:
         work.recipe = resolve_steps(work.recipe, rows_per_epoch=work.rows_per_epoch, seconds_per_step=1.0)
     else:
@@ -159,12 +169,14 @@ def _run(
     say: Say,
 ) -> Result:
     stop = Stop()
-    with stop.listening(), PeakMemory(work.device) as memory:
+    with stop.listening(), PeakMemory(work.device) as memory, Trackers() as trackers:
         run, log, save = assemble(work, folder, listeners=listeners, stop=stop)
         try:
             resumed = resume and _resume(run, save, folder, say)
             if not resumed:
                 log.cut(0)
+            trackers.follow(log, work.recipe, folder)
+            if not resumed:
                 _log_start(log, work, run)
             before = _before(run, work, folder)
             outcome = _train_on(run, folder)

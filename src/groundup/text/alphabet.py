@@ -19,6 +19,11 @@ def _characters() -> tuple[str, ...]:
 CHARACTER_OF_BYTE = _characters()
 BYTE_OF_CHARACTER = {character: byte for byte, character in enumerate(CHARACTER_OF_BYTE)}
 
+_AS_LATIN = dict.fromkeys(range(256), "\uffff") | {
+    ord(character): chr(byte) for character, byte in BYTE_OF_CHARACTER.items()
+}
+"""Characters of the alphabet to those that Latin-1 writes as their bytes, others below 256 to one that it lacks."""
+
 
 def spell(data: bytes) -> str:
     """`data` written in the byte alphabet."""
@@ -27,7 +32,7 @@ def spell(data: bytes) -> str:
 
 def unspell(text: str) -> bytes | None:
     """The bytes that `text` spells, or None where it holds a character outside the byte alphabet."""
-    found = [BYTE_OF_CHARACTER.get(character) for character in text]
-    if None in found:
+    try:
+        return text.translate(_AS_LATIN).encode("latin-1")
+    except UnicodeEncodeError:
         return None
-    return bytes([byte for byte in found if byte is not None])

@@ -49,7 +49,7 @@ class ForeignTokenizer(AnyTokenizer):
         for name, id in (vetted.controls | vetted.spaces).items():
             if self._whole.token_to_id(name) != id or (name in vetted.spaces and self._library.token_to_id(name) != id):
                 raise unusable(where, f"the added token {name!r} cannot keep its id {id}")
-        self._json = _compact(vetted.found)
+        self._document = vetted.found
         named = _compact([vetted.found, roles.to_dict()], sort=True)
         self.digest = hashlib.sha256(named.encode("utf-8", "surrogatepass")).hexdigest()
         self.vocabulary = len(vetted.tokens)
@@ -71,7 +71,7 @@ class ForeignTokenizer(AnyTokenizer):
         return cls(text, roles, where)
 
     def __reduce__(self) -> tuple[Callable[..., ForeignTokenizer], tuple[str, TokenRoles]]:
-        return (ForeignTokenizer, (self._json, self.roles))
+        return (ForeignTokenizer, (self.to_json(), self.roles))
 
     def encode(self, text: str, *, allow_special: bool = False) -> list[int]:
         """Ids of `text`; nothing is added in front or behind.

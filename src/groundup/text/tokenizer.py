@@ -103,20 +103,20 @@ class AnyTokenizer:
     dropped: str = ""
     prefix: tuple[int, ...] = ()
     _library: tokenizers.Tokenizer
-    _json: str
+    _document: dict[str, Any]
     _bytes: list[bytes]
     _hidden: frozenset[int]  # what is left out of a decoded text
 
     def to_json(self) -> str:
         """The content of tokenizer.json, readable by the `tokenizers` library."""
-        return self._json
+        return json.dumps(self._document, ensure_ascii=False, separators=(",", ":"))
 
     def save(self, folder: Path) -> Path:
         """Write tokenizer.json into `folder`, whole or not at all, and return its path."""
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         temporary = folder / f"{FILE}.tmp-{os.getpid()}"
-        temporary.write_text(self._json + "\n", encoding="utf-8", newline="\n")
+        temporary.write_text(self.to_json() + "\n", encoding="utf-8", newline="\n")
         temporary.replace(folder / FILE)
         return folder / FILE
 
@@ -207,7 +207,7 @@ class Tokenizer(AnyTokenizer):
         except ValueError as error:
             raise malformed(where, str(error)) from error
         self._library.encode_special_tokens = True
-        self._json = json.dumps(document, ensure_ascii=False, separators=(",", ":"))
+        self._document = document
         canonical = json.dumps(document, ensure_ascii=False, separators=(",", ":"), sort_keys=True)
         self.digest = hashlib.sha256(canonical.encode("utf-8")).hexdigest()
         self.vocabulary = len(tokens)
@@ -240,7 +240,7 @@ class Tokenizer(AnyTokenizer):
         return self.specials[BEGIN]
 
     def __reduce__(self) -> tuple[Callable[..., Tokenizer], tuple[str]]:
-        return (Tokenizer, (self._json,))  # worker processes receive a tokenizer as its JSON
+        return (Tokenizer, (self.to_json(),))  # worker processes receive a tokenizer as its JSON
 
 
 class StreamDecoder:

@@ -1,0 +1,129 @@
+"""Engines for generation, made of loaded models: which form computes, in which precision, with which limits."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from groundup.inference import kernels
+from groundup.inference.engine import Engine, EngineOptions, Runner
+from groundup.inference.packed import GROUP, Precision
+from groundup.inference.runners import CompiledRunner, Layer, Parts, PlainRunner
+from groundup.inference.speculate import Drafter
+from groundup.models.llama import Block, Llama
+
+
+@dataclass(frozen=True)
+class Form:
+    """How an engine computes, in words for people: `compiled` or `plain`, the precision, and why not compiled."""
+
+    kind: str
+    precision: str
+    reason: str
+    weight_bytes: int
+
+
+def engine_for(
+    model: nn.Module,
+    *,
+    precision: Precision | None = None,
+    options: EngineOptions | None = None,
+    drafter: Drafter | None = None,
+    compiled: bool = True,
+) -> tuple[Engine, Form]:
+    """An engine, not started.
+
+    Args:
+        model: a decoder in evaluation mode. The compiled form copies its weights; the caller may let go of it.
+        precision: of the weights in the compiled form; float32 by default. The plain form takes them as they are.
+        options: limits.
+        drafter: guesses ahead; None: nothing is guessed.
+        compiled: False takes the plain form.
+    """
+    runner, form = runner_for(model, precision or "float32", compiled=compiled)
+    return Engine(runner, options or EngineOptions(), drafter), form
+
+
+def runner_for(model: nn.Module, precision: Precision, *, compiled: bool = True) -> tuple[Runner, Form]:
+    """What computes: compiled where the model and the machine allow it."""
+    reason = "asked for" if not compiled else (why_plain(model, precision) or kernels.why_not() or "")
+    if not reason and isinstance(model, Llama):
+        runner = CompiledRunner(parts_of(model), precision, torch.get_num_threads())
+        return runner, Form("compiled", precision, "", runner.weight_bytes)
+    dtype = str(next(model.parameters()).dtype).removeprefix("torch.")
+    size = sum(parameter.nbytes for parameter in model.parameters())
+    return PlainRunner(model), Form("plain", dtype, reason, size)  # type: ignore[arg-type]
+
+
+def why_plain(model: nn.Module, precision: Precision) -> str | None:
+    """Why a model has no compiled form; None if it has one."""
+    if type(model) is not Llama:
+        return f"written for the Llama family, and this is {type(model).__name__}"
+    if next(model.parameters()).device.type != "cpu":
+        return "written for CPUs"
+    if any(type(m) is not nn.Linear for block in model.layers for m in _projections(block)):
+        return "adapters are not merged: groundup merge MODEL --out DIR"
+    options = model.options
+    queries = options.heads * options.head_size
+    if precision in ("int8", "int4") and any(size % GROUP for size in (options.width, options.hidden, queries)):
+        return f"widths are not multiples of {GROUP}"
+    return None
+
+
+def parts_of(model: Llama) -> Parts:
+    """The tensors of the model, those with one input side by side."""
+    options = model.options
+    sizes = {
+        "layers": options.layers,
+        "width": options.width,
+        "heads": options.heads,
+        "key_heads": options.key_value_heads,
+        "head_size": options.head_size,
+        "hidden": options.hidden,
+        "window": options.sliding_window or 0,
+    }
+    return Parts(
+        options.context,
+        sizes,
+        options.norm_epsilon,
+        model.cos_TR,  # type: ignore[arg-type]
+        model.sin_TR,  # type: ignore[arg-type]
+        model.embedding.weight,
+        model.head.weight,
+        model.norm.weight,
+        lambda number: _layer(model.layers[number]),  # type: ignore[arg-type]
+    )
+
+
+def _layer(block: Block) -> Layer:
+    attention, inner = block.attention, block.feed_forward
+    query_norm, key_norm = attention.q_norm, attention.k_norm
+    three = (attention.q_proj, attention.k_proj, attention.v_proj)
+    biases: list[Tensor] = [one.bias for one in three if one.bias is not None]
+    return Layer(
+        input_norm=block.input_norm.weight,
+        post_norm=block.post_norm.weight,
+        query_norm=None if isinstance(query_norm, nn.Identity) else query_norm.weight,
+        key_norm=None if isinstance(key_norm, nn.Identity) else key_norm.weight,
+        qkv_OI=_side_by_side(*(one.weight for one in three)),
+        qkv_bias=torch.cat(biases) if biases else None,
+        out_OI=attention.o_proj.weight,
+        out_bias=attention.o_proj.bias,
+        gate_up_OI=_side_by_side(inner.gate_proj.weight, inner.up_proj.weight),
+        down_OI=inner.down_proj.weight,
+    )
+
+
+def _side_by_side(*weights: Tensor) -> Tensor:
+    return torch.cat([weight.detach() for weight in weights])
+
+
+def _projections(block: nn.Module) -> list[nn.Module]:
+    assert isinstance(block, Block)
+    attention, inner = block.attention, block.feed_forward
+    return [
+        attention.q_proj, attention.k_proj, attention.v_proj, attention.o_proj,
+        inner.gate_proj, inner.up_proj, inner.down_proj,
+    ]  # fmt: skip

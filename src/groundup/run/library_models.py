@@ -1,0 +1,130 @@
+"""The models on disk that the page lists: those of runs and those that were named, from headers and small files."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from groundup.errors import GroundupError
+from groundup.report.reading import mapping, read_object, read_text, read_yaml, text_of
+from groundup.run.foreign import digest_of, kind_of
+from groundup.run.inspection import inspect_model
+from groundup.run.library_places import id_of, name_below
+from groundup.serving.library import Json, ModelLine
+
+FAULTS = (GroundupError, OSError, ValueError, KeyError, TypeError, RecursionError)
+"""What reading a damaged or a foreign model may raise."""
+DEEPEST = 4
+"""Levels of folders below one that was named in which models are looked for."""
+MOST_LABELS = 1000
+
+
+class ModelFolders:
+    """Finds models and says what they are; what was read of a model is kept until its files change."""
+
+    def __init__(self, root: Path, named: Sequence[Path]) -> None:
+        self.root, self.named = root, named
+        self._known: dict[Path, tuple[object, ModelLine]] = {}
+        self._lock = threading.Lock()
+
+    def lines(self, runs: Mapping[str, Path], summary: Callable[[Path], Json]) -> list[ModelLine]:
+        """Every model: that of each run by the name of the run, and those below the named places."""
+        found = {
+            folder / "model": (name_below(folder, self.root), id, folder)
+            for id, folder in runs.items()
+            if (folder / "model" / "model.json").is_file()
+        }
+        places: dict[Path, tuple[str, str, Path | None]] = {**found}
+        for named in self.named:
+            for path in find_models(named):
+                if not any(path.resolve() == other.resolve() for other in found):
+                    places.setdefault(path, (path.name or str(path), "", None))
+        with self._lock:
+            return sorted(
+                (self._line(path, *place, summary) for path, place in places.items()), key=lambda line: line.name
+            )
+
+    def _line(self, path: Path, name: str, run: str, folder: Path | None, summary: Callable[[Path], Json]) -> ModelLine:
+        state = _state(path)
+        known = self._known.get(path)
+        if known is not None and known[0] == state:
+            return known[1]
+        line = describe(path, name, run, folder, summary)
+        self._known[path] = (state, line)
+        return line
+
+
+def describe(path: Path, name: str, run: str, folder: Path | None, summary: Callable[[Path], Json]) -> ModelLine:
+    """What is known of the model at `path`; of one that cannot be read, why not."""
+    shown = str(folder or path)
+    id = run or id_of(str(path))
+    try:
+        found = inspect_model(str(path))
+        digest = digest_of(path) if (path / "manifest.json").is_file() else None
+        lineage = lineage_of(folder, run, summary) if folder is not None else {}
+    except FAULTS as fault:
+        return ModelLine(id=id, name=name, path=shown, fault=str(fault)[:600])
+    base = found["base"]
+    if base and not lineage.get("base"):
+        lineage["base"] = base.get("path") if isinstance(base, dict) else text_of(base)
+    return ModelLine(
+        id=id,
+        name=name,
+        path=shown,
+        kind=text_of(found["kind"]),
+        family=text_of(found["family"] or found["architecture"]),
+        parameters=found["parameters"],
+        bytes=found["bytes"],
+        types={text_of(key): int(value) for key, value in mapping(found["types"]).items() if isinstance(value, int)},
+        digest=digest,
+        labels=[text_of(label) for label in list(found["labels"] or [])[:MOST_LABELS]],
+        lineage=lineage,
+        options={key: text_of(value) for key, value in mapping(found["options"]).items()},
+    )
+
+
+def lineage_of(folder: Path, run: str, summary: Callable[[Path], Json]) -> Json:
+    """Where the model of a run comes from: the run, its data and their digest, its base, how far it was trained."""
+    recipe = read_yaml(read_text(folder / "recipe.yaml", []), "recipe.yaml", [])
+    data, card = mapping(recipe.get("data")), read_object(folder / "data" / "card.json", [])
+    said = summary(folder)
+    files: Any = data.get("files")
+    return {
+        "run_id": run,
+        "run": str(folder),
+        "data": [text_of(file) for file in files][:50] if isinstance(files, list) else [],
+        "data_digest": text_of(card.get("corpus_digest") or card.get("digest")) or None,
+        "base": text_of(mapping(recipe.get("model")).get("init_from")) or None,
+        "steps": said.get("steps"),
+        "outcome": said.get("outcome"),
+        "recipe_digest": said.get("recipe_digest"),
+    }
+
+
+def find_models(place: Path) -> list[Path]:
+    """Models at or below a place: folders with model.json or config.json and weights, and GGUF files. Links below it
+    are not followed."""
+    if place.is_file():
+        return [place]
+    found: list[Path] = []
+    for folder, below, names in os.walk(place):
+        here = Path(folder)
+        if len(here.relative_to(place).parts) >= DEEPEST:
+            below.clear()
+        below[:] = sorted(name for name in below if not name.startswith(".") and name != "checkpoints")
+        weights = [name for name in names if name.endswith(".safetensors")]
+        if weights and ("model.json" in names or (kind_of(here) == "hugging_face")):
+            found.append(here)
+        found += [here / name for name in sorted(names) if name.endswith(".gguf") and not (here / name).is_symlink()]
+    return found
+
+
+def _state(path: Path) -> object:
+    try:
+        places = [path] if path.is_file() else sorted(path.iterdir())
+        return [(place.name, place.stat().st_mtime_ns, place.stat().st_size) for place in places]
+    except OSError:
+        return None

@@ -1,0 +1,48 @@
+"""How the page names what lies on disk, and what of it is never shown: what a link leads to outside."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from pathlib import Path
+
+from groundup.errors import GroundupError
+from groundup.report.reading import number
+
+
+def known(value: object) -> float | None:
+    """A finite number, or None: a summary may have been written by somebody else."""
+    found = number(value)
+    return found if abs(found) < float("inf") else None
+
+
+def id_of(name: str) -> str:
+    """A name below a root as the page names it: short, and no path."""
+    return hashlib.sha256(name.encode("utf-8", "surrogateescape")).hexdigest()[:16]
+
+
+def unknown(what: str, id: str) -> GroundupError:
+    """The error for an id that the listing does not have."""
+    return GroundupError(
+        "E-SERVE-041",
+        f"there is no {what} of this id",
+        where=f"/api, id {id[:64]!r}",
+        why="ids come from the listing; what they named may have been removed or renamed since",
+        fix="load the list again",
+    )
+
+
+def leads_outside(folder: Path, root: Path) -> bool:
+    """Whether anything at or below `folder` is a link to a place that is not below `root`, which is resolved."""
+    for place, below, names in os.walk(folder):
+        for name in (*below, *names):
+            path = Path(place, name)
+            if path.is_symlink() and not path.resolve().is_relative_to(root):
+                return True
+    return False
+
+
+def name_below(path: Path, root: Path) -> str:
+    """The path of a run below the folder of runs, which is called by its own name."""
+    name = path.relative_to(root).as_posix()
+    return root.resolve().name if name == "." else name

@@ -1,0 +1,274 @@
+"""Loaded models in the form that the server asks for: what writes, what makes vectors, what judges.
+
+The server's interface is serving/served.py. Nothing about HTTP is known here.
+"""
+
+from __future__ import annotations
+
+import csv
+import tempfile
+import threading
+from base64 import b64encode
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+
+from groundup.api import LoadedModel
+from groundup.data.labelled_examples import Example
+from groundup.data.labelled_examples import Piece as TextPiece
+from groundup.data.labelled_stream import batches
+from groundup.errors import GroundupError
+from groundup.functional import evaluating
+from groundup.inference import SampleOptions
+from groundup.inference.answer import Ask, Constraint, Step
+from groundup.inference.engine import Engine
+from groundup.inference.structure import Vocabulary, compile_structure
+from groundup.models.heads import Headed
+from groundup.run.explaining import EXPLAINED, explain_prediction
+from groundup.run.explaining_page import overlay
+from groundup.run.loaded_network import LoadedNetworkModel
+from groundup.run.loaded_rows import LoadedImagePredictor, LoadedTablePredictor
+from groundup.run.pictures import as_png
+from groundup.serving.served import Candidate, Piece, Scored, Sink, Structure, Ticket, Wanted
+from groundup.text.chat import ChatTemplate
+from groundup.text.foreign import ForeignTokenizer
+from groundup.text.rows import RowEncoder, opening_ids
+from groundup.text.tokenizer import AnyTokenizer, StreamDecoder
+
+ROWS_AT_ONCE = 32
+
+
+@dataclass
+class ServedLanguage:
+    """A language model with its engine; see serving.served.Language."""
+
+    tokenizer: AnyTokenizer
+    chat: ChatTemplate | None
+    engine: Engine
+    _vocabulary: Vocabulary | None = None
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    @property
+    def context(self) -> int:
+        return min(self.engine.runner.context, self.engine.budget.tokens)
+
+    @property
+    def vocabulary(self) -> int:
+        return self.engine.runner.vocabulary
+
+    @property
+    def begin_id(self) -> int | None:
+        return self.tokenizer.begin_id
+
+    @property
+    def chats(self) -> bool:
+        return self.chat is not None
+
+    def chat_ids(self, messages: Sequence[dict[str, Any]], *, go_on: bool = False) -> list[int]:
+        if self.chat is None:
+            raise GroundupError(
+                "E-GEN-007",
+                "the model has no chat template",
+                where="the model",
+                why="it was pretrained only: it goes on with a text, it was never taught to answer",
+                fix="ask for a completion instead: POST /v1/completions",
+                exit_code=2,
+            )
+        said = messages[:-1] if go_on else messages
+        ids = list(self.chat.render(said, self.tokenizer, add_generation_prompt=True).ids)
+        return ids + self.tokenizer.encode(str(messages[-1].get("content") or "")) if go_on else ids
+
+    def text_ids(self, text: str, *, begin: bool = True) -> list[int]:
+        ids = self.tokenizer.encode(text)
+        return opening_ids(self.tokenizer, ids) if begin else ids
+
+    def token_bytes(self, id: int) -> bytes:
+        if id >= self.tokenizer.vocabulary:
+            return b""
+        return self.tokenizer.token_bytes(id)
+
+    def decode(self, ids: Sequence[int]) -> str:
+        return self.tokenizer.decode([id for id in ids if id < self.tokenizer.vocabulary], skip_specials=False)
+
+    def ask(self, ids: Sequence[int], wanted: Wanted, sink: Sink) -> Ticket:
+        options = SampleOptions(
+            temperature=wanted.temperature,
+            top_k=wanted.top_k,
+            top_p=wanted.top_p,
+            min_p=wanted.min_p,
+            repetition_penalty=wanted.repetition_penalty,
+            frequency_penalty=wanted.frequency_penalty,
+            presence_penalty=wanted.presence_penalty,
+            logit_bias=dict(wanted.logit_bias),
+            max_tokens=max(1, self.context if wanted.max_tokens is None else min(wanted.max_tokens, self.context)),
+            stop=wanted.stop,
+            seed=wanted.seed or 0,
+        )
+        ask = Ask(
+            list(ids),
+            options,
+            frozenset() if wanted.ignore_end else self.tokenizer.end_ids,
+            StreamDecoder(self.tokenizer),
+            top=wanted.top_logprobs,
+            score_prompt=wanted.prompt_logprobs,
+            constraint=self._constraint(wanted.structure),
+            fresh_seed=wanted.seed is None,
+        )
+        return self.engine.ask(ask, lambda step: sink(step if isinstance(step, GroundupError) else _piece(step)))
+
+    def load_now(self) -> dict[str, float]:
+        return self.engine.load_now()
+
+    def _constraint(self, structure: Structure | None) -> Constraint | None:
+        if structure is None:
+            return None
+        if not self.tokenizer.exact:
+            raise GroundupError(
+                "E-GEN-010",
+                "this model's answers cannot be held to a structure",
+                where=f"tokenizer of kind {self.tokenizer.kind}",
+                why="it writes text by rules of a whole, so that nobody can say which token spells which characters",
+                fix="leave the structure out, or serve a model with a byte-level tokenizer",
+                exit_code=2,
+            )
+        with self._lock:
+            if self._vocabulary is None:
+                self._vocabulary = vocabulary_of(self.tokenizer, self.vocabulary)
+        return compile_structure(self._vocabulary, structure.kind, structure.source).start()
+
+
+def vocabulary_of(tokenizer: AnyTokenizer, size: int) -> Vocabulary:
+    """What the tokens of a tokenizer write, for structures."""
+    unknown = tokenizer.unknown_id if isinstance(tokenizer, ForeignTokenizer) else None
+    specials = {*tokenizer.specials.values(), *([] if unknown is None else [unknown])}
+    return Vocabulary(
+        [tokenizer.token_bytes(id) for id in range(tokenizer.vocabulary)],
+        special_ids=specials,
+        end_ids=tokenizer.end_ids,
+        encode=lambda text: tokenizer.encode(text.decode("utf-8", errors="replace")),
+        size=size,
+    )
+
+
+def _piece(step: Step) -> Piece:
+    prompt = None if step.prompt is None else tuple(_scored(token) for token in step.prompt)
+    return Piece(step.text, None if step.token is None else _scored(step.token), step.finish, prompt, step.cached)
+
+
+def _scored(token: Any) -> Scored:
+    return Scored(token.id, token.logprob, tuple(Candidate(*one) for one in token.top))
+
+
+@dataclass
+class ServedEmbedder:
+    """A headed model of kind embed; see serving.served.Embedder."""
+
+    loaded: LoadedModel
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    @property
+    def model(self) -> Headed:
+        assert isinstance(self.loaded.model, Headed)
+        return self.loaded.model
+
+    @property
+    def context(self) -> int:
+        return self.model.context
+
+    @property
+    def width(self) -> int:
+        body: Any = self.model.body
+        return int(body.options.width)
+
+    def text_ids(self, text: str) -> list[int]:
+        return RowEncoder(self.loaded.tokenizer).encode(text)[0]
+
+    def decode(self, ids: Sequence[int]) -> str:
+        return self.loaded.tokenizer.decode(ids, skip_specials=False)
+
+    def embed(self, ids: Sequence[Sequence[int]]) -> list[list[float]]:
+        examples = [Example((TextPiece(np.array(row, dtype=np.int64), None),), None) for row in ids]
+        found: list[list[float]] = [[] for _ in ids]
+        how: Any = {"task": "classify", "rows": ROWS_AT_ONCE, "pad_id": self.loaded.tokenizer.pad_id}
+        with self._lock, torch.inference_mode(), evaluating(self.model):
+            for batch, indices in batches(examples, **how):
+                answer = self.model({name: tensor.to(self.loaded.device) for name, tensor in batch.items()})
+                for index, row in zip(indices, answer.float().cpu(), strict=True):
+                    found[int(index)] = row.tolist()
+        return found
+
+
+@dataclass
+class ServedClassifier:
+    """A model that judges texts, images or rows; see serving.served.Classifier."""
+
+    loaded: LoadedModel | LoadedNetworkModel
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    @property
+    def kind(self) -> Literal["text", "image", "table"]:
+        if isinstance(self.loaded, LoadedImagePredictor):
+            return "image"
+        return "table" if isinstance(self.loaded, LoadedTablePredictor) else "text"
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        if isinstance(self.loaded, LoadedImagePredictor | LoadedTablePredictor):
+            return tuple(self.loaded.labels)
+        assert isinstance(self.loaded.model, Headed)
+        return tuple(self.loaded.model.labels)
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        if not isinstance(self.loaded, LoadedTablePredictor):
+            return ()
+        return (*self.loaded.preprocessor.numeric, *self.loaded.preprocessor.categorical)
+
+    def predict(self, inputs: Sequence[str | bytes | Mapping[str, Any]]) -> list[dict[str, Any]]:
+        with self._lock:
+            if self.kind != "image":
+                return self.loaded.predict(list(inputs))  # type: ignore[arg-type]
+            answers: list[dict[str, Any]] = []
+            with tempfile.TemporaryDirectory(prefix="groundup-") as folder:
+                for number, item in enumerate(inputs):
+                    answers += self.loaded.predict([_put(item, Path(folder) / f"{number:06}")])
+        return [{name: value for name, value in answer.items() if name != "path"} for answer in answers]
+
+    def explain(self, item: str | bytes | Mapping[str, Any], target: str | None = None) -> dict[str, Any]:
+        with self._lock, tempfile.TemporaryDirectory(prefix="groundup-") as folder:
+            if isinstance(item, str):
+                found = explain_prediction(self.loaded, text=item, label=target)
+            else:
+                found = explain_prediction(self.loaded, files=[_put(item, Path(folder) / "input")], label=target)
+        said: dict[str, Any] = {"target": found.label, "method": found.method, "score": found.found.score}
+        if found.image_CHW is not None and found.heat_HW is not None:
+            picture = as_png(overlay(found.image_CHW, found.heat_HW))
+            return said | {"picture": "data:image/png;base64," + b64encode(picture).decode()}
+        names = [part.name if part.cell is None else f"{part.name} = {part.cell}" for part in found.parts]
+        return said | {"pieces": [{"text": n, "weight": part.amount} for n, part in zip(names, found.parts)]}
+
+
+def _put(item: str | bytes | Mapping[str, Any], place: Path) -> str:
+    """An image or a row as a file that the readers of `predict` take."""
+    if isinstance(item, bytes):
+        path = place.with_suffix(".png")  # what it is, its first bytes tell
+        path.write_bytes(item)
+        return str(path)
+    assert isinstance(item, Mapping)
+    path = place.with_suffix(".csv")
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, list(item))
+        writer.writeheader()
+        writer.writerow(dict(item))
+    return str(path)
+
+
+def judges(loaded: LoadedModel | LoadedNetworkModel) -> bool:
+    """Whether a model judges texts, images or rows."""
+    if isinstance(loaded, LoadedImagePredictor | LoadedTablePredictor):
+        return True
+    return isinstance(loaded, LoadedModel) and isinstance(loaded.model, Headed) and loaded.model.kind in EXPLAINED

@@ -1,0 +1,387 @@
+"""The page in a browser: a chat streams and stops, a live run's curve grows, a drawn digit is judged, and all of it can
+be read aloud and typed. The server is the real one; its models are made up (page_server.py)."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.importorskip("fastapi", reason="the server is an extra: pip install 'groundup[serve]'")
+pytest.importorskip("playwright", reason="the browser's driver is not installed")
+
+from made_runs import HOSTILE, append, live_run, runs_folder
+from page_server import script, serving
+from playwright.sync_api import expect, sync_playwright
+
+from groundup.data.chat_layout import detect, normalize
+from groundup.serving import pages
+from groundup.serving.specimen import Specimen
+
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+PAGE = pages.FOLDER
+KEY = "a-key-of-more-than-sixteen"
+SECONDS = 15_000
+"""Milliseconds until something that must happen is given up."""
+FORBIDDEN = r"innerHTML\s*=|insertAdjacentHTML|document\.write|\beval\(|new Function|https?://(?!www\.w3)"
+needs_browser = pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium: apt-get install chromium")
+
+
+class Gate:
+    """Lets a made-up model write only as many tokens as it was told."""
+
+    def __init__(self) -> None:
+        self.allowed = threading.Semaphore(0)
+        self.open = threading.Event()
+
+    def __call__(self, count: int) -> None:
+        while not self.open.is_set() and not self.allowed.acquire(timeout=0.05):
+            pass
+
+    def let(self, tokens: int) -> None:
+        for _ in range(tokens):
+            self.allowed.release()
+
+
+@pytest.fixture
+def gate() -> Iterator[Gate]:
+    found = Gate()
+    yield found
+    found.open.set()  # or the model's thread would wait for ever
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return runs_folder(tmp_path_factory.mktemp("runs"))
+
+
+@pytest.fixture(scope="module")
+def address(folder: Path) -> Iterator[str]:
+    with serving(folder) as address:
+        yield address
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    with sync_playwright() as driver:
+        found = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
+        yield found
+        found.close()
+
+
+@contextmanager
+def visit(browser: Any, address: str, place: str = "", **look: Any) -> Iterator[Any]:
+    """A page in a context of its own; what it writes into the console fails the test."""
+    look = {"locale": "en-US", "viewport": {"width": 1280, "height": 860}, **look}
+    context = browser.new_context(**look)
+    page = context.new_page()
+    page.set_default_timeout(SECONDS)
+    faults: list[str] = []
+    page.on("console", lambda said: faults.append(said.text) if said.type in ("error", "warning") else None)
+    page.on("pageerror", lambda fault: faults.append(str(fault)))
+    page.on("dialog", lambda dialog: dialog.accept())
+    page.faults = faults
+    try:
+        page.goto(f"{address}/{place}")
+        yield page
+        assert not faults, faults
+    finally:
+        context.close()
+
+
+def id_of(page: Any, kind: str, name: str) -> str:
+    found = page.request.get(f"{page.url.split('/#')[0].rstrip('/')}/api/{kind}").json()
+    return next(one["id"] for one in found if one["name"] == name)
+
+
+def ask(page: Any, text: str) -> None:
+    page.wait_for_selector("#send:not([disabled])")
+    page.fill("#message", text)
+    page.press("#message", "Enter")
+
+
+@needs_browser
+def test_a_chat_streams(browser: Any, folder: Path) -> None:
+    gate = Gate()
+    with (
+        serving(folder, language=Specimen(script=script, before_token=gate)) as address,
+        visit(browser, address) as page,
+    ):
+        ask(page, "ping")
+        expect(page.locator("#stop")).to_be_visible()
+        gate.let(8)
+        expect(page.locator(".model .text")).to_have_text("You said")
+        gate.open.set()
+        expect(page.locator(".model .text")).to_have_text("You said: ping")
+        expect(page.locator("#send")).to_be_visible()
+        expect(page.locator("#said")).to_have_text("Answer: You said: ping")
+
+
+@needs_browser
+def test_stop_stops_and_keeps_what_came(browser: Any, folder: Path, gate: Gate) -> None:
+    model = Specimen(script=script, before_token=gate)
+    with serving(folder, language=model) as address, visit(browser, address) as page:
+        ask(page, "Why so?")
+        gate.let(10)
+        expect(page.locator(".model .text")).to_have_text("A learning")
+        page.click("#stop")
+        expect(page.locator(".model .acts")).to_contain_text("stopped")
+        for _ in range(100):  # fewer than the answer has: it is over because it was cancelled
+            gate.let(1)
+            if model.wait_idle(0.1):
+                break
+        assert model.counts["cancelled"] == 1
+        gate.open.set()
+        assert page.locator(".model .text").inner_text() == "A learning"
+        page.click("text=Regenerate")
+        expect(page.locator(".model .text")).to_contain_text("does this for you.")
+
+
+@needs_browser
+def test_edit_two_models_export_and_reload(browser: Any, address: str, tmp_path: Path) -> None:
+    with visit(browser, address) as page:
+        page.select_option("#beside", "second")
+        page.fill("#system", "Be brief.")
+        ask(page, "one")
+        expect(page.locator(".two .model .text")).to_have_text(["You said: one"] * 2)
+        ask(page, "two")
+        expect(page.locator(".two .model .text")).to_have_count(4)
+        expect(page.locator("#send")).to_be_visible()
+        page.locator(".turn").nth(1).get_by_role("button", name="Edit").click()
+        page.fill(".editing textarea", "three")
+        page.click("text=Send again")
+        expect(page.locator(".turn").nth(1).locator(".model .text")).to_have_text(["You said: three"] * 2)
+        expect(page.locator("#send")).to_be_visible()
+        page.reload()
+        expect(page.locator(".turn .user .text")).to_have_text(["one", "three"])
+        with page.expect_download() as download:
+            page.get_by_role("button", name="Export", exact=True).click()
+        download.value.save_as(tmp_path / "out.jsonl")
+        rows = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text("utf-8").splitlines()]
+        said = [("system", "Be brief."), ("user", "one"), ("assistant", "You said: one"), ("user", "three"),
+                ("assistant", "You said: three")]  # fmt: skip
+        assert [[(m["role"], m["content"]) for m in row["messages"]] for row in rows] == [said, said]
+        layout = detect(rows)
+        assert layout is not None and len(normalize(rows[0], layout.format)) == 5  # as training reads it
+        assert "--system 'Be brief.'" in page.locator(".right .command-row").first.inner_text()
+        page.get_by_role("button", name="Delete").click()
+        expect(page.locator(".kept li")).to_have_count(0)
+
+
+@needs_browser
+def test_probabilities_are_read_by_key(browser: Any, address: str) -> None:
+    with visit(browser, address) as page:
+        page.check("#probabilities")
+        ask(page, "hm")
+        tokens = page.locator(".sure")
+        expect(tokens.locator("span")).to_have_count(len("You said: hm"))
+        tokens.focus()
+        page.keyboard.press("ArrowRight")
+        expect(page.locator(".token-view .reading")).to_contain_text("77.9 %")
+        expect(page.locator(".token-view .reading li")).to_have_count(5)
+        tokens.locator("span").nth(5).hover()
+        expect(tokens.locator(".at")).to_have_text("a")
+
+
+@needs_browser
+def test_a_live_run_grows_while_it_is_watched(browser: Any, tmp_path: Path) -> None:
+    rest = live_run(tmp_path / "run", steps=20)
+    with serving(tmp_path) as address, visit(browser, address, "#/runs") as page:
+        page.get_by_role("link", name="run", exact=True).click()
+        expect(page.locator("h1 .badge")).to_have_text("training")
+        expect(page.locator(".tiles b").first).to_have_text("20")
+        line = page.locator(".chart .line").first
+        before = line.get_attribute("d")
+        append(tmp_path / "run", rest[: len(rest) // 2])
+        expect(line).not_to_have_attribute("d", before)
+        assert len(line.get_attribute("d")) > len(before)
+        append(tmp_path / "run", rest[len(rest) // 2 :])
+        expect(page.locator("h1 .badge")).to_have_text("finished")
+        expect(page.locator(".tiles b").first).to_have_text("100")
+        chart = page.locator(".chart").first
+        chart.focus()
+        page.keyboard.press("End")
+        expect(page.locator(".reading").first).to_contain_text("step 100")
+        page.get_by_label("Time", exact=True).check()
+        page.keyboard.press("Tab")
+        expect(page.locator(".chart .label").last).to_contain_text("s")
+
+
+@needs_browser
+def test_runs_are_compared_and_a_report_opens(browser: Any, address: str) -> None:
+    with visit(browser, address, "#/runs") as page:
+        for name in ("finished", "judged"):
+            page.get_by_label(f"Compare {name}").check()
+        page.get_by_role("link", name="Compare", exact=True).click()
+        expect(page.locator(".compared li")).to_have_count(2)
+        expect(page.locator(".chart .line").first).to_be_attached()
+        page.locator(".compared a", has_text="judged").click()
+        expect(page.locator(".heat g")).to_have_count(3)
+        page.click("text=Show the report here")
+        report = page.frame_locator("iframe.report")
+        expect(report.locator("h1")).to_contain_text("judged")
+        assert page.frames[1].evaluate("window.origin") == "null"
+
+
+@needs_browser
+def test_the_quarantine_opens_and_rows_show_their_mask(browser: Any, address: str) -> None:
+    with visit(browser, address, "#/data") as page:
+        page.get_by_role("link", name="finished", exact=True).click()
+        page.get_by_role("link", name="Quarantine (31)").click()
+        expect(page.locator(".rows > li")).to_have_count(25)
+        page.click("button:has-text('More')")
+        expect(page.locator(".rows > li")).to_have_count(31)
+        expect(page.locator(".rows blockquote").last).to_have_text(HOSTILE)
+        page.select_option(".row select", "malformed: not JSON")
+        expect(page.locator(".rows > li")).to_have_count(1)
+        page.get_by_role("link", name="Rows", exact=True).click()
+        expect(page.locator(".rows mark").first).to_have_text("Document 0 says hello.")
+        page.get_by_label("Tokens", exact=True).check()
+        expect(page.locator(".tokens").first.locator(".learned")).to_have_count(22)
+        page.fill("input[type=search]", "document 24")
+        page.press("input[type=search]", "Enter")
+        expect(page.locator(".rows > li")).to_have_count(1)
+
+
+@needs_browser
+def test_a_drawn_digit_is_classified(browser: Any, address: str) -> None:
+    with visit(browser, address, "#/try/digits") as page:
+        page.wait_for_selector(".pad")
+        page.click("button:has-text('Classify')")
+        expect(page.locator(".verdict")).to_contain_text("nothing to classify")
+        box = page.locator(".pad").bounding_box()
+        page.mouse.move(box["x"] + 140, box["y"] + 40)
+        page.mouse.down()
+        page.mouse.move(box["x"] + 140, box["y"] + 230, steps=4)
+        page.mouse.up()
+        page.click("button:has-text('Classify')")
+        expect(page.locator(".answer")).to_have_text("1")
+        expect(page.locator(".bars .first .number")).to_have_text("90.0 %")
+        expect(page.locator("canvas.picture")).to_have_attribute("width", "28")
+        page.click("text=Clear")
+        page.focus(".pad")
+        for key in ("ArrowLeft", "Space", *["ArrowRight"] * 8, "Space"):  # a flat line, drawn by key
+            page.keyboard.press(key)
+        page.click("button:has-text('Classify')")
+        expect(page.locator(".answer")).to_have_text("0")
+
+
+@needs_browser
+def test_a_text_and_a_row_are_classified(browser: Any, address: str) -> None:
+    with visit(browser, address, "#/try/judge") as page:
+        page.fill("textarea", "an extraordinarily long sentence of a few very different words, and more")
+        page.click("button:has-text('Classify')")
+        expect(page.locator(".answer")).to_have_text("long")
+        expect(page.locator(".attributed .for-4")).to_have_text("extraordinarily ")
+        page.select_option("select", "rows")
+        page.fill(".columns input >> nth=0", "41")
+        page.click("button:has-text('Classify')")
+        expect(page.locator(".weights .name").first).to_have_text("age = 41")
+
+
+@needs_browser
+def test_the_key_is_asked_for_and_kept_for_the_tab_alone(browser: Any, folder: Path) -> None:
+    with serving(folder, keys=(KEY,)) as address, visit(browser, address, "#/runs") as page:
+        for key in ("wrong", KEY):
+            page.fill("#key-input", key)
+            page.press("#key-input", "Enter")
+            if key == "wrong":
+                expect(page.locator("#key-input")).to_have_value("")
+        expect(page.get_by_role("link", name="judged")).to_be_visible()
+        assert page.evaluate("[sessionStorage.length, JSON.stringify(localStorage).includes('a-key')]") == [1, False]
+        page.get_by_role("link", name="judged").click()
+        page.click("text=Show the report here")
+        report = page.frame_locator("iframe.report")
+        expect(report.locator("h1")).to_contain_text("judged")
+        assert report.locator("body").evaluate("node => getComputedStyle(node).marginTop") == "0px"  # it has its style
+        page.faults[:] = [fault for fault in page.faults if "401" not in fault]  # the browser's own line of each
+
+
+@needs_browser
+@pytest.mark.parametrize(("width", "scheme", "locale"), [(1280, "light", "en-US"), (390, "dark", "zh-CN")])
+def test_every_view_is_accessible_and_quiet(browser: Any, address: str, width: int, scheme: str, locale: str) -> None:
+    axe = (Path(pytest.importorskip("axe_playwright_python").__file__).parent / "axe.min.js").read_text("utf-8")
+    look = {"viewport": {"width": width, "height": 860}, "color_scheme": scheme, "locale": locale}
+    with visit(browser, address, **look, reduced_motion="reduce") as page:
+        run, data = id_of(page, "runs", "judged"), id_of(page, "data", "finished")
+        ask(page, "hello")
+        expect(page.locator(".model .text")).to_have_text("You said: hello")
+        views = {
+            "chat": ".model", "runs": "tbody tr", f"runs/{run}": ".heat", "data": "tbody tr", f"data/{data}": ".stack",
+            f"data/{data}/rows": ".rows li", f"data/{data}/quarantine": ".rows li", "try/digits": ".pad",
+            "try/rows": ".columns", "models": ".model",
+        }  # fmt: skip
+        page.evaluate(axe)
+        for place, ready in views.items():
+            page.evaluate(f"location.hash = '#/{place}'")
+            page.wait_for_selector(ready)
+            assert page.evaluate("document.documentElement.scrollWidth") <= width, f"{place} is too wide"
+            if width < 1000 and place not in ("chat", f"runs/{run}", f"data/{data}/rows"):
+                continue  # what differs by width and colours is in these
+            found = page.evaluate("axe.run(document, {resultTypes: ['violations']}).then(found => found.violations)")
+            grave = [(one["id"], one["nodes"][0]["html"]) for one in found if one["impact"] in ("serious", "critical")]
+            assert not grave, (place, grave)
+
+
+@needs_browser
+def test_hostile_names_are_text_and_keys_lead_everywhere(browser: Any, address: str) -> None:
+    with visit(browser, address, "#/runs") as page:
+        page.get_by_role("link", name=HOSTILE).click()
+        expect(page.locator("h1")).to_contain_text(HOSTILE)
+        assert page.locator("main img").count() == 0
+        page.keyboard.press("Tab")
+        page.evaluate("document.activeElement.blur()")
+        page.keyboard.press("Tab")
+        page.keyboard.press("Tab")
+        page.goto(f"{address}/#/chat")
+        page.click("#language")
+        expect(page.locator("nav a").first).to_have_text("对话")
+        assert page.evaluate("document.documentElement.lang") == "zh-CN"
+        page.click("#theme")
+        assert page.evaluate("document.documentElement.dataset.theme") == "dark"
+        page.reload()
+        expect(page.locator("#send")).to_have_text("发送")
+        assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(20, 23, 26)"
+
+
+def scripts() -> dict[str, str]:
+    return {path.name: path.read_text("utf-8") for path in sorted(PAGE.glob("*.js"))}
+
+
+def table(name: str) -> dict[str, str]:
+    return dict(re.findall(r'\b([a-z0-9_]+): "((?:[^"\\]|\\.)*)"', scripts()[name]))
+
+
+def test_both_languages_have_every_text_that_is_used() -> None:
+    english, chinese = table("en.js"), table("zh.js")
+    assert english.keys() == chinese.keys() and len(english) > 200
+    for name, text in english.items():
+        assert set(re.findall(r"\{(\w+)\}", text)) == set(re.findall(r"\{(\w+)\}", chinese[name])), name
+    used = {name for text in scripts().values() for name in re.findall(r'\bt\("([a-z0-9_]+)"', text)}
+    assert used <= english.keys(), used - english.keys()
+    prefixes = {name for text in scripts().values() for name in re.findall(r"\bt\(`([a-z]+_)\$", text)}
+    indirect = {"cell_right", "cell_wrong", "pen_down", "pen_up"} | {
+        name for text in scripts().values() for name in re.findall(r't\(name\)|name: "([a-z_]+)", min', text)
+    }
+    unused = {name for name in english if name not in used | indirect and not name.startswith(tuple(prefixes))}
+    assert not unused, unused
+
+
+def test_the_page_needs_nothing_else_and_runs_nothing_inline() -> None:
+    index = (PAGE / "index.html").read_text("utf-8")
+    assert not re.search(r"<style|style=|\son[a-z]+=|javascript:", index)
+    assert all(found.startswith("/page/") for found in re.findall(r'(?:src|href)="([^"#]+)"', index))
+    for name, text in scripts().items():
+        assert not re.search(FORBIDDEN, text), name
+        for module in re.findall(r'from "\./([\w.]+)"', text):
+            assert (PAGE / module).is_file(), (name, module)
+        assert len(text.splitlines()) <= 400, name
+    for path in PAGE.glob("*.css"):
+        assert "url(" not in path.read_text("utf-8") and "@import" not in path.read_text("utf-8")
