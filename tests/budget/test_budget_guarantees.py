@@ -13,6 +13,8 @@ CASES = (
     + [f"R{number}" for number in (1, 2, 3, 4, 5, 6, 9, 10, 11, 13, 17, 18)]
     + [f"K{number}" for number in (1, 2, 3, 4, 7, 8, 9)]
     + [f"U{number}" for number in range(1, 7)]
+    + [f"S{number}" for number in (1, 2, 3, 4, 5, 6, 7, 8, 10, 11, 13, 14, 15, 16, 17, 18)]
+    + [f"C{number}" for number in range(1, 26)]
 )
 
 NOT_YET: dict[str, str] = {

@@ -20,6 +20,7 @@ from groundup.errors import CATALOGUE, GroundupError
 
 SMALLEST = {
     "quickstart": [],
+    "serve": ["--port", "0"],
     "new": ["chat"],
     "plan": ["r.yaml"],
     "prepare": ["r.yaml"],

@@ -14,7 +14,7 @@ from toy_decoders import toy_llama
 
 from groundup.errors import GroundupError
 from groundup.inference import SampleOptions, generate, kernels
-from groundup.inference.answer import Ask, Step
+from groundup.inference.answer import Ask, Scored, Step
 from groundup.inference.engine import CHUNK, Engine, EngineOptions, stream
 from groundup.inference.packed import Precision, pack
 from groundup.inference.runners import PlainRunner
@@ -321,6 +321,9 @@ def test_logprobs_alternatives_and_scores_of_the_prompt(engines: list[Engine]) -
         assert step.token is not None and len(step.token.top) == 3
         assert step.token.logprob == pytest.approx(float(logprob_TV[place - 1, ids[place]]), abs=1e-4)
     assert all(step.prompt is None for step in steps[1:])
+    short = Heard()
+    ask(engine, [5], short, score_prompt=2)
+    assert short.whole()[0].prompt == (Scored(5, None),)
 
 
 @pytest.mark.parametrize("form", FORMS)
@@ -356,6 +359,26 @@ def test_short_memory_sends_the_youngest_away_and_changes_no_text(form: str, eng
         assert sink.ids == alone(_wide(), [number + 3, 9], options.model_copy(update={"seed": number}))
     engine.close(30.0)
     assert engine.budget.used == sum(memory.capacity for memory in engine.budget.idle) <= 256
+
+
+@pytest.mark.parametrize("cache_tokens", [100, 128, 200])
+def test_every_answer_ends_however_tight_the_memory_is(cache_tokens: int, engines: list[Engine]) -> None:
+    """Prompts that begin alike, of all lengths: whatever is remembered must make room for what runs."""
+    model = _wide()
+    runner, _ = runner_for(model, "float32")
+    engines.append(engine := Engine(runner, EngineOptions(rows=3, cache_tokens=cache_tokens), PromptLookup()).start())
+    chance = torch.Generator().manual_seed(cache_tokens)
+    heard: list[tuple[list[int], Heard]] = []
+    for _ in range(30):
+        shared, own = (int(n) for n in torch.randint(1, 48, (2,), generator=chance))
+        prompt = [*range(1, shared), *torch.randint(1, 61, (own,), generator=chance).tolist()]
+        heard.append((prompt, Heard()))
+        ask(engine, prompt, heard[-1][1], options=SampleOptions(max_tokens=20))
+    for prompt, sink in heard:
+        room = min(20, engine.budget.tokens - len(prompt))
+        assert sink.ids == alone(model, prompt, SampleOptions(max_tokens=room))
+    engine.close(30.0)
+    assert engine.budget.used == sum(memory.capacity for memory in engine.budget.idle) <= engine.budget.tokens
 
 
 def test_guessing_ahead_changes_nothing_and_is_used(engines: list[Engine]) -> None:

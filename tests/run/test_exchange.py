@@ -195,7 +195,8 @@ def test_G10_peft_loads_the_exported_adapter_and_the_way_back(room: Path, tmp_pa
     refused("E-FORMAT-093", lambda: import_foreign(source, out), tmp_path)
 
 
-@pytest.mark.parametrize("kind", ["small", pytest.param("head", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["small", "head"])
 def test_G10_onnx_graphs_keep_documents_and_padding_apart(kind: str, room: Path, tmp_path: Path) -> None:
     pytest.importorskip("onnxscript")
     pytest.importorskip("onnxruntime")

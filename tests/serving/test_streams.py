@@ -105,7 +105,7 @@ def test_S6_C24_a_client_that_goes_away_frees_its_place_within_one_token(stream:
 
 
 @pytest.mark.parametrize("stream", [True, False])
-def test_S6_C24_leaving_while_the_prompt_is_read_or_the_model_loaded(stream: bool) -> None:
+def test_C24_S6_leaving_while_the_prompt_is_read_or_the_model_loaded(stream: bool) -> None:
     reading, go = threading.Event(), threading.Event()
 
     class Slow(Specimen):

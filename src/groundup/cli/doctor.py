@@ -32,13 +32,15 @@ def doctor(args: argparse.Namespace) -> int:
 
 
 def examine() -> dict[str, Any]:
-    """Everything the report shows: `machine`, `device` (that runs choose), `ceilings` by device, `precision`,
+    """Everything the report shows: `machine`, `device` (that runs choose), `compiled_generation` (why models do not
+    write by compiled functions on this CPU; None if they do), `ceilings` by device, `precision`,
     `selftests`, `passed`.
 
     Numbers that are not finite become None, because JSON has none of them.
     """
     import torch
 
+    from groundup.inference.kernels import why_not
     from groundup.machine.ceiling import (
         cache_folder,
         choose_precision,
@@ -61,6 +63,7 @@ def examine() -> dict[str, Any]:
     return {
         "machine": machine,
         "device": str(device),
+        "compiled_generation": why_not(),
         "ceilings": ceilings,
         "precision": choose_precision("auto", device, cache=cache)._asdict(),
         "selftests": checks,
@@ -86,7 +89,9 @@ def show(found: dict[str, Any], painter: Painter) -> None:
     """Print the report of `examine` in three aligned parts."""
     heading = ("bold", "cyan")
     painter.print(painter.paint("Machine", *heading))
-    painter.print(table(machine_rows(found["machine"]), width=painter.width, indent=2))
+    without = found["compiled_generation"]
+    rows = [*machine_rows(found["machine"]), ["generation", f"plain: {without}" if without else "compiled"]]
+    painter.print(table(rows, width=painter.width, indent=2))
     painter.print("\n" + painter.paint("Measured", *heading))
     painter.print(table(measured_rows(found), width=painter.width, indent=2))
     painter.print("\n" + painter.paint(f"Self-tests on {found['device']}", *heading))

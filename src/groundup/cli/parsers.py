@@ -204,7 +204,7 @@ def _serve(parser: Parser) -> None:
     parser.add_argument("--port", metavar="N", type=whole(0, 65535), default=8000, help="default 8000; 0: a free one")
     parser.add_argument("--key-file", metavar="FILE", help="keys that may ask, one a line; needed beyond this machine")
     parser.add_argument("--runs", metavar="DIR", default="runs", help="the runs that the page shows (default: runs)")
-    parser.add_argument("--data", metavar="DIR", nargs="+", help="more folders of prepared data for the page")
+    parser.add_argument("--data", metavar="DIR", action="append", default=[], help="one more folder of prepared data")
     parser.add_argument(
         "--precision", type=choice(*PRECISIONS), default="float32",
         help="of the weights of language models on a CPU: float32 (default), bfloat16, int8 or int4",
@@ -219,8 +219,10 @@ def _serve(parser: Parser) -> None:
     parser.add_argument("--draft", metavar="MODEL", help="a smaller model with the same tokenizer, to guess ahead")
     parser.add_argument("--no-speculation", action="store_true", help="never guess tokens ahead")
     parser.add_argument("--strict", action="store_true", help="refuse unknown fields of requests")
-    parser.add_argument("--allow-host", metavar="NAME", nargs="+", help="more names for the Host header")
-    parser.add_argument("--allow-origin", metavar="ORIGIN", nargs="+", help="other sites whose pages may ask")
+    parser.add_argument("--allow-host", metavar="NAME", action="append", default=[], help="one more Host name")
+    parser.add_argument(
+        "--allow-origin", metavar="ORIGIN", action="append", default=[], help="one more site whose pages may ask"
+    )  # fmt: skip
     _json(parser)
 
 

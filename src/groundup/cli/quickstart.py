@@ -49,6 +49,7 @@ def quickstart(arguments: argparse.Namespace) -> int:
     painter.print(f"  read the report   {life.folder}/report.html")
     if life.questions is not None:
         painter.print(f"  ask it            groundup chat {last.folder}")
+        painter.print(f"  on a page         groundup serve {last.folder} --runs {life.folder}")
     painter.print(f'  let it write      groundup generate {life.stages[0].folder} --prompt "function os.path"')
     painter.print(f"  measure it        groundup evaluate {life.stages[0].folder} --files YOUR.txt")
     painter.print("  train your own    groundup new text --out mine.yaml   then   groundup train mine.yaml")

@@ -22,12 +22,12 @@ def serve(arguments: argparse.Namespace) -> int:
     options = ServeOptions(
         models=tuple(arguments.models),
         runs=Path(arguments.runs).expanduser(),
-        data=tuple(Path(path).expanduser() for path in arguments.data or ()),
+        data=tuple(Path(path).expanduser() for path in arguments.data),
         host=arguments.host,
         port=arguments.port,
         keys=keys,
-        allowed_hosts=tuple(arguments.allow_host or ()),
-        allowed_origins=tuple(arguments.allow_origin or ()),
+        allowed_hosts=tuple(arguments.allow_host),
+        allowed_origins=tuple(arguments.allow_origin),
         strict=arguments.strict,
         precision=arguments.precision,
         rows=arguments.rows,
@@ -42,9 +42,10 @@ def serve(arguments: argparse.Namespace) -> int:
         if arguments.json:
             print(json.dumps({"address": address, "models": models}, ensure_ascii=False), flush=True)
             return
+        address = address.replace("//0.0.0.0:", "//localhost:").replace("//[::]:", "//localhost:")
         painter.print(f"listening at {address}   (Ctrl-C ends it)")
+        painter.print(f"  page       {address}/")
         if models:
-            painter.print(f"  page       {address}/")
             painter.print(f"  API        {address}/v1   (OpenAI-compatible)")
             painter.print(f"  models     {printable(', '.join(models), 200)}")
             painter.print("  a client   OPENAI_BASE_URL=" + address + "/v1 OPENAI_API_KEY=" + ("…" if keys else "none"))

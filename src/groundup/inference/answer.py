@@ -95,7 +95,7 @@ class Answer:
         self.tokens = list(ask.prompt)
         self.finish: Finish | None = None
         self.cancelled = False
-        self.scores: list[Scored] = []
+        self.scores = [] if ask.score_prompt is None else [Scored(ask.prompt[0], None)]
         self.cached = 0
         self.begun = False
         self._scanner = StopScanner(ask.options.stop)
@@ -109,13 +109,12 @@ class Answer:
         return self.ask.options.max_tokens - (len(self.tokens) - len(self.ask.prompt))
 
     def score(self, logits_TV: Tensor, start: int) -> None:
-        """Take the scores of the prompt's tokens after positions start … start + T - 1."""
+        """Take the scores of the prompt's tokens after positions start … start + T - 1; given again, they replace
+        what was there."""
         prompt, top = self.ask.prompt, self.ask.score_prompt
         assert top is not None
-        if not self.scores:
-            self.scores.append(Scored(prompt[0], None))
         following = list(prompt[start + 1 : start + 1 + len(logits_TV)])
-        self.scores += scored(logits_TV[: len(following)], following, top)
+        self.scores[start + 1 :] = scored(logits_TV[: len(following)], following, top)
 
     def choose(self, logits_V: Tensor) -> int:
         """The next token, drawn; it counts only once it is given to `write`."""

@@ -89,7 +89,7 @@ class Engine:
 
     def __init__(self, runner: Runner, options: EngineOptions, drafter: Drafter | None = None) -> None:
         self.runner, self.options, self.drafter = runner, options, drafter
-        self.budget = Budget(runner.shape, max(options.cache_tokens, 64))
+        self.budget = Budget(runner.shape, options.cache_tokens)
         self.counted = dict.fromkeys(COUNTED, 0)
         self._waiting: deque[Answer] = deque()
         self._running: list[_Running] = []

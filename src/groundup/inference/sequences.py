@@ -150,11 +150,11 @@ class Budget:
 
     Args:
         shape: of one position.
-        tokens: how many positions there may be in all.
+        tokens: how many positions there may be in all, rounded up to whole blocks.
     """
 
     def __init__(self, shape: Shape, tokens: int) -> None:
-        self.shape, self.tokens = shape, tokens
+        self.shape, self.tokens = shape, rounded(max(tokens, 1))
         self.used = 0
         self.idle: list[Memory] = []  # oldest first
 
@@ -181,7 +181,9 @@ class Budget:
             self.release(source)
             return None
         if not self._free(wanted, spared=source):
-            return None
+            if not self._free(wanted):
+                return None
+            source = None  # it had to make room itself
         self.used += wanted
         if source is None or not shared:
             made = Memory(self.shape)

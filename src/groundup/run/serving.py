@@ -6,6 +6,7 @@ Here paths become models and engines; what an answer is, and everything of HTTP,
 from __future__ import annotations
 
 import gc
+import json
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -25,7 +26,7 @@ from groundup.run.engines import engine_for, runner_for, why_plain
 from groundup.run.entry import load as load_model
 from groundup.run.foreign import digest_of
 from groundup.run.loaded_network import LoadedNetworkModel
-from groundup.run.models import find_model
+from groundup.run.models import MODEL_FILE, find_model
 from groundup.run.served_models import ServedClassifier, ServedEmbedder, ServedLanguage, judges
 from groundup.serving.served import Served
 
@@ -88,7 +89,7 @@ class ModelShelf:
             found = find_model(path)
             if name in self._places:
                 raise _twice(name, path)
-            self._places[name] = _Place(path, int(found.stat().st_mtime), _bytes(found))
+            self._places[name] = _Place(path, int(found.stat().st_mtime), _bytes(found) + _base_bytes(found))
         self._wanted = list(self._places)
 
     def names(self) -> list[str]:
@@ -289,9 +290,14 @@ def _bytes(path: Path) -> int:
     return sum(file.stat().st_size for file in files)
 
 
-def default_cache_tokens(available_bytes: int, token_bytes: int, context: int) -> int:
-    """A quarter of the memory that is free, at most eight whole contexts."""
-    return max(64, min(8 * context, available_bytes // 4 // max(1, token_bytes)))
+def _base_bytes(path: Path) -> int:
+    """Size of the base that a model of adapters stands on."""
+    described = path / MODEL_FILE
+    if not described.is_file():
+        return 0
+    base = json.loads(described.read_text(encoding="utf-8")).get("base")
+    place = Path(base["path"]) if isinstance(base, dict) and isinstance(base.get("path"), str) else None
+    return _bytes(place) if place is not None and place.exists() else 0
 
 
 def _unknown(name: str, names: Sequence[str]) -> GroundupError:

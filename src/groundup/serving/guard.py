@@ -81,7 +81,7 @@ class Guard:
         if match is None or not allows_host(self._options, match[1].strip("[]").lower().rstrip(".")):
             raise Refused(
                 403,
-                f"this server is not known as {printable(given[0], 100)}: allowed_hosts names what it may be called",
+                f"this server is not known as {printable(given[0], 100)}: --allow-host NAME lets it be called so",
                 "invalid_host",
             )
 
@@ -96,7 +96,7 @@ class Guard:
         own = values(scope, b"host")[0].lower()
         if len(given) > 1 or origin not in (f"http://{own}", f"https://{own}"):
             named = printable(given[0], 100)
-            raise Refused(403, f"pages of {named} may not ask; allowed_origins names those that may", "invalid_origin")
+            raise Refused(403, f"pages of {named} may not ask; --allow-origin ORIGIN lets them", "invalid_origin")
         return None
 
     def _check_key(self, scope: Scope) -> None:

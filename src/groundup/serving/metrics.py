@@ -22,7 +22,7 @@ COUNTERS = {
     "prompt_tokens": "tokens of prompts",
     "cached_tokens": "tokens of prompts that had not to be computed again",
     "answer_tokens": "tokens of answers",
-    "answers": "answers begun",
+    "answers": "answers that ended by themselves or at their length",
     "cancelled": "answers that nobody wanted any more",
     "failed": "answers that ended with an error",
 }

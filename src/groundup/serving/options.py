@@ -59,7 +59,7 @@ def check(options: ServerOptions) -> None:
         raise GroundupError(
             "E-SERVE-010",
             f"the server is to listen at {printable(options.host, 60)}, and no key is set",
-            where="host",
+            where=f"--host {printable(options.host, 60)}",
             why="everybody who reaches this address could use the models and read the runs",
             fix="give a file with a key (--key-file), or listen at 127.0.0.1",
             exit_code=2,
@@ -68,9 +68,9 @@ def check(options: ServerOptions) -> None:
         if len(key) < LEAST_KEY or not key.isascii() or not key.isprintable() or " " in key:
             raise GroundupError(
                 "E-SERVE-011",
-                f"key {number} has {len(key)} characters or such as cannot stand in a header",
-                where="keys",
-                why=f"a key of fewer than {LEAST_KEY} characters can be guessed",
+                f"key {number} is not fit to be one: it has {len(key)} characters",
+                where="--key-file",
+                why=f"fewer than {LEAST_KEY} characters can be guessed; a header holds ASCII without spaces",
                 fix="python -c 'import secrets; print(secrets.token_urlsafe(32))' makes a good one",
                 exit_code=2,
             )

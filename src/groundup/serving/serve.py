@@ -105,7 +105,7 @@ class Server(uvicorn.Server):
 
     async def _until_drained(self) -> None:
         desk = self._desk
-        log.info("stopping: %d requests are under way", desk.under_way)
+        log.warning("stopping: %d requests are under way; a second Ctrl-C ends them at once", desk.under_way)
         try:
             async with asyncio.timeout(desk.options.drain_seconds):
                 while desk.under_way:
@@ -137,7 +137,7 @@ def bind(options: ServerOptions) -> socket.socket:
         raise GroundupError(
             "E-SERVE-012",
             f"cannot listen at {printable(options.host, 100)}, port {options.port}: {error.strerror or error}",
-            where="host, port",
+            where="--host, --port",
             why="another program has this port, or the address is not one of this machine",
             fix="groundup serve --port 0   (takes any that is free)",
         ) from None
