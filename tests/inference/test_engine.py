@@ -506,3 +506,29 @@ def _wide(context: int = 200) -> Llama:
     longer = Llama(model.options.model_copy(update={"context": context}))
     longer.load_state_dict(model.state_dict())
     return longer.eval()
+
+
+def test_S17_an_unforeseen_fault_ends_what_runs_and_the_engine_goes_on(engines: list[Engine]) -> None:
+    runner = Held(toy_llama())
+    runner.open()
+
+    class Panic(BaseException):
+        """As a library in another language raises it."""
+
+    whole, thrown = runner.run, []
+
+    def run(segments: Sequence[Segment]) -> Tensor:
+        if not thrown:
+            thrown.append(True)
+            raise Panic("state is lost")
+        return whole(segments)
+
+    runner.run = run  # type: ignore[method-assign]
+    engines.append(engine := Engine(runner, EngineOptions(rows=2)).start())
+    first, second = Heard(), Heard()
+    ask(engine, [3], first)
+    with pytest.raises(GroundupError) as fault:
+        first.whole()
+    assert fault.value.code == "E-GEN-015"
+    ask(engine, [5, 9, 2], second)
+    assert second.ids == alone(toy_llama(), [5, 9, 2], SampleOptions(max_tokens=12))

@@ -17,6 +17,7 @@ from tests.text.test_foreign import SMOL, ForeignTokenizer, pieces, small_file, 
 from tests.text.test_tokenizer import small
 
 from groundup.errors import GroundupError
+from groundup.inference import structure
 from groundup.inference.structure import MAX_SCHEMA_DEPTH, Constraint, Grammar, Kind, Vocabulary, compile_structure
 from groundup.text.tokenizer import AnyTokenizer
 
@@ -349,7 +350,8 @@ def test_a_constraint_at_fault_does_not_allow_the_end() -> None:
         constraint.ended()
 
 
-def test_too_much_work_on_the_way_is_told() -> None:
+def test_too_much_work_on_the_way_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(structure, "MAX_EXPANDED", 10**9)  # what would be refused at once is let through
     constraint = compiled("byte", "regex", r"(\p{L}|\w|.){1,1000}" * 20).start()
     with pytest.raises(GroundupError) as caught:
         for _ in range(3000):
@@ -404,3 +406,28 @@ def test_a_real_vocabulary() -> None:
         assert constraint.mask_V()[id]
         constraint.accept(id)
     assert constraint.ended()
+
+
+@pytest.mark.parametrize(
+    ("kind", "source"),
+    [
+        ("regex", "(a{1000}){1000}"),
+        ("regex", "((a{100}){100}){100}"),
+        ("regex", "(?:[ab]{300}c){1,90}"),
+        ("lark", "start: /(a{1000}){1000}/"),
+        ("json_schema", json.dumps({"type": "object", "properties": {"a": {"pattern": "(a{1000}){1000}"}}})),
+        ("json_schema", json.dumps({"patternProperties": {"(a{1000}){1000}": {"type": "string"}}})),
+    ],
+)
+def test_repetitions_that_multiply_are_refused_before_they_are_compiled(kind: str, source: str) -> None:
+    with pytest.raises(GroundupError) as fault:
+        compile_structure(vocabulary("byte"), kind, source)  # type: ignore[arg-type]
+    assert fault.value.code == "E-GEN-010" and "repetitions" in str(fault.value)
+
+
+MODEST = ["(ab{3}){20}", r"\{9\}x{5}", "[0-9]{1,64}(,[0-9]{3}){0,40}", "ab{0}", "a{2,}"]
+
+
+@pytest.mark.parametrize("source", MODEST)
+def test_modest_repetitions_are_taken(source: str) -> None:
+    compile_structure(vocabulary("byte"), "regex", source)

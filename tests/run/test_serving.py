@@ -297,3 +297,15 @@ def test_what_cannot_be_served_is_told_before_anything_listens(
     monkeypatch.chdir(tmp_path)
     assert main(["serve", *words, "--port", "0"]) == 2
     assert code in capsys.readouterr().err
+
+
+def test_a_text_that_cannot_fit_is_refused_before_it_is_cut_into_tokens(shelf: ModelShelf) -> None:
+    language = language_of(shelf)
+    for refused in (
+        lambda: language.text_ids("x" * 10_000_000),
+        lambda: language.chat_ids([MESSAGES[0] | {"content": "x" * 10**7}]),
+    ):
+        with pytest.raises(GroundupError) as fault:
+            refused()
+        assert fault.value.code == "E-GEN-003"
+    assert len(language.text_ids("the soup " * 40)) > 40

@@ -348,3 +348,18 @@ def test_a_port_that_is_taken_is_a_plain_error() -> None:
         assert caught.value.code == "E-SERVE-012" and str(port) in caught.value.what
     with pytest.raises(GroundupError):
         bind(ServerOptions(host="no.such.host.invalid"))
+
+
+def test_S1_two_lengths_of_one_body_are_refused() -> None:
+    """What stands in front of the server may go by the other one: request smuggling."""
+    raw = (
+        b"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 4\r\n"
+        b"Transfer-Encoding: chunked\r\n\r\n0\r\n\r\nGET /health HTTP/1.1\r\nHost: localhost\r\n\r\n"
+    )
+    with served(house()) as address, socket.create_connection(("127.0.0.1", httpx.URL(address).port or 0)) as client:
+        client.settimeout(20)
+        client.sendall(raw)
+        said = b""
+        while piece := client.recv(65536):
+            said += piece
+    assert said.startswith(b"HTTP/1.1 400") and said.count(b"HTTP/1.1 ") == 1

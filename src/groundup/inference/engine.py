@@ -22,6 +22,7 @@ from torch import Tensor
 
 from groundup.errors import GroundupError
 from groundup.inference.answer import Answer, Ask, Sink, Step
+from groundup.inference.faults import closing, failed, not_finite, queue_full, too_long
 from groundup.inference.generate import Piece, check_prompt
 from groundup.inference.sequences import Budget, Memory, Segment, Shape, rounded
 from groundup.inference.speculate import Drafter
@@ -117,9 +118,9 @@ class Engine:
         answer = Answer(ask, sink, self.runner.vocabulary)
         with self._changed:
             if self._closing:
-                raise _closing()
+                raise closing()
             if len(self._waiting) >= self.options.waiting:
-                raise _queue_full(self.options.waiting)
+                raise queue_full(self.options.waiting)
             self._waiting.append(answer)
             self._changed.notify()
         return Ticket(answer, self)
@@ -160,7 +161,10 @@ class Engine:
                         self._changed.wait()
                     if self._closing and not (self._waiting or self._running):
                         return
-                self._round()
+                try:
+                    self._round()
+                except BaseException as error:  # noqa: BLE001 - the edge of the thread: a library may even panic
+                    self._lost(error)
 
     def _round(self) -> None:
         """One chunk of a prompt, and one token of every answer."""
@@ -287,16 +291,22 @@ class Engine:
                 return False
         return True
 
+    def _lost(self, error: BaseException) -> None:
+        """Something unforeseen: every answer under way fails, and the engine goes on with nothing remembered."""
+        for one in list(self._running):
+            self._fail(one, error)
+        self.budget = Budget(self.runner.shape, self.options.cache_tokens)
+
     def _leave(self, one: _Running) -> None:
         self._running.remove(one)
         self.budget.release(one.memory)
 
-    def _fail(self, one: _Running, error: Exception) -> None:
+    def _fail(self, one: _Running, error: BaseException) -> None:
         self._running.remove(one)
         self.budget.release(one.memory, keep=False)
         self.counted["failed"] += 1
         if not one.answer.cancelled:
-            one.answer.sink(error if isinstance(error, GroundupError) else _failed(error))
+            one.answer.sink(error if isinstance(error, GroundupError) else failed(error))
 
 
 def stream(runner: Runner, ask: Ask) -> Iterator[Piece]:
@@ -337,56 +347,3 @@ def _stream(runner: Runner, ask: Ask) -> Iterator[Piece]:
 def _missing(one: _Running) -> int:
     """How many tokens of an answer are not in its memory; the last one never is, before its turn."""
     return len(one.answer.tokens) - one.memory.length
-
-
-def too_long(length: int, context: int) -> GroundupError:
-    """The refusal of a prompt that leaves no room for an answer."""
-    return GroundupError(
-        "E-GEN-003",
-        f"the prompt has {length} tokens, the context is {context}",
-        where="the prompt",
-        why="prompt and answer share the context, and nothing slides out of sight in silence",
-        fix=f"shorten the prompt by at least {length - context + 1} tokens",
-        exit_code=2,
-    )
-
-
-def not_finite(logits: Tensor, position: int) -> GroundupError:
-    """The refusal to draw from logits that are NaN or infinite."""
-    return GroundupError(
-        "E-GEN-004",
-        f"the model's output at position {position} is not finite (NaN or infinity)",
-        where=f"{int((~torch.isfinite(logits)).sum())} of {logits.numel()} logits",
-        why="the weights are damaged, or the training that made them diverged",
-        fix="groundup verify MODEL   (are the files whole?), then use an earlier checkpoint",
-    )
-
-
-def _queue_full(waiting: int) -> GroundupError:
-    return GroundupError(
-        "E-GEN-011",
-        f"{waiting} answers wait already",
-        where="the engine's queue",
-        why="more would wait longer than anyone reads",
-        fix="ask again in a moment",
-    )
-
-
-def _closing() -> GroundupError:
-    return GroundupError(
-        "E-GEN-014",
-        "the engine is ending",
-        where="the engine",
-        why="the process was asked to stop; answers under way are finished first",
-        fix="ask again when it has started anew",
-    )
-
-
-def _failed(error: Exception) -> GroundupError:
-    return GroundupError(
-        "E-GEN-015",
-        f"computing the answer failed: {type(error).__name__}",
-        where=str(error).splitlines()[0][:200] if str(error) else "the network",
-        why="the other answers go on",
-        fix="groundup verify MODEL   (are the files whole?); please report it if they are",
-    )

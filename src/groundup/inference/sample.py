@@ -25,7 +25,7 @@ GREEDY_BELOW = 1e-5
 """A temperature below this is greedy: dividing by it leaves nothing but the most likely token anyway."""
 
 MOST_STOPS = 16
-MOST_BIASES = 1024
+MOST_BIASES = 2000
 
 
 class SampleOptions(BaseModel):

@@ -10,6 +10,7 @@ Shapes: V ids of the model's vocabulary.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
@@ -33,9 +34,12 @@ MAX_SCHEMA_VALUES = 8192
 MAX_MULTIPLE = 10_000
 """Sum of the significant digits of all `multipleOf`: each becomes an automaton with so many states."""
 MAX_REGEX_BYTES = 8 * 1024
+MAX_EXPANDED = 20_000
+"""Characters that an expression is made of once its numbered repetitions are written out."""
 MAX_LARK_BYTES = 64 * 1024
 MAX_CHOICES = 1024
 MAX_CHOICE_BYTES = 64 * 1024
+_REPETITION = re.compile(r"\{(\d{1,9})(?:,(\d{1,9})?)?\}")
 WHITESPACE = r"[\x20\x0A\x0D\x09]{1,32}"
 """Between the parts of JSON. The library's own default has no end, and a small model may never leave it."""
 
@@ -229,11 +233,13 @@ def _grammar(kind: Kind, source: str) -> str:
     library = _library()
     if kind == "regex":
         _bounded("the expression", source, MAX_REGEX_BYTES)
+        _repeats(source)
         return str(library.LLMatcher.grammar_from_regex(source))
     if kind == "lark":
         _bounded("the grammar", source, MAX_LARK_BYTES)
         if "%json" in source:
             raise ValueError("%json is not taken inside a grammar: give the schema as a schema")
+        _repeats(source)
         return str(library.LLMatcher.grammar_from_lark(source))
     if kind == "choice":
         return str(library.LLMatcher.grammar_from_lark(_choices(source)))
@@ -265,11 +271,46 @@ def _schema(source: str) -> Any:
             if len(value) > MAX_SCHEMA_FIELDS:
                 raise ValueError(f"an object of the schema has {len(value)} fields, at most {MAX_SCHEMA_FIELDS}")
             multiples += _digits(value.get("multipleOf"))
+            for pattern in (value.get("pattern"), *_keys(value.get("patternProperties"))):
+                _repeats(pattern if isinstance(pattern, str) else "")
     if multiples > MAX_MULTIPLE:
         raise ValueError(f"the digits of all multipleOf come to {multiples}, at most {MAX_MULTIPLE}")
     if isinstance(schema, dict):
         schema.pop("x-guidance", None)
     return schema
+
+
+def _keys(value: Any) -> list[str]:
+    return list(value) if isinstance(value, dict) else []
+
+
+def _repeats(expression: str) -> None:
+    """Refuse an expression that spells out more than it seems to: each number of a repetition multiplies what is
+    repeated, groups within groups, and the automaton has a state for each.
+
+    The count is of characters, without regard to what they mean: in a grammar it covers all of its expressions.
+    """
+    sizes, last, place = [0], 1, 0
+    while place < len(expression):
+        found = _REPETITION.match(expression, place)
+        if found is not None:
+            times = max(int(number) for number in found.groups(default="0"))
+            sizes[-1] += last * max(times - 1, 0)
+            last *= max(times, 1)
+            place = found.end()
+        elif expression[place] == "(":
+            sizes.append(0)
+            place += 1
+        elif expression[place] == ")" and len(sizes) > 1:
+            last = sizes.pop()
+            sizes[-1] += last
+            place += 1
+        else:
+            place += 2 if expression[place] == "\\" else 1
+            last = 1
+            sizes[-1] += 1
+        if max(sizes[-1], last) > MAX_EXPANDED:
+            raise ValueError(f"its repetitions spell out more than {MAX_EXPANDED} characters")
 
 
 def _values(value: Any, depth: int = 1) -> Iterator[tuple[Any, int]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from groundup.errors import GroundupError
 from groundup.report.reading import mapping, read_object, read_text, read_yaml, text_of
 from groundup.run.foreign import digest_of, kind_of
 from groundup.run.inspection import inspect_model
-from groundup.run.library_places import id_of, name_below
+from groundup.run.library_places import id_of, leads_outside, name_below
 from groundup.serving.library import Json, ModelLine
 
 FAULTS = (GroundupError, OSError, ValueError, KeyError, TypeError, RecursionError)
@@ -20,6 +21,7 @@ FAULTS = (GroundupError, OSError, ValueError, KeyError, TypeError, RecursionErro
 DEEPEST = 4
 """Levels of folders below one that was named in which models are looked for."""
 MOST_LABELS = 1000
+LOOK_AGAIN_SECONDS = 2.0
 
 
 class ModelFolders:
@@ -28,24 +30,37 @@ class ModelFolders:
     def __init__(self, root: Path, named: Sequence[Path]) -> None:
         self.root, self.named = root, named
         self._known: dict[Path, tuple[object, ModelLine]] = {}
+        self._loose: list[tuple[Path, str]] = []
+        self._until = 0.0
         self._lock = threading.Lock()
 
     def lines(self, runs: Mapping[str, Path], summary: Callable[[Path], Json]) -> list[ModelLine]:
-        """Every model: that of each run by the name of the run, and those below the named places."""
-        found = {
+        """Every model: that of each run by the name of the run, then those below the named places, then those that
+        lie in the folder of runs without a run."""
+        places: dict[Path, tuple[str, str, Path | None]] = {
             folder / "model": (name_below(folder, self.root), id, folder)
             for id, folder in runs.items()
             if (folder / "model" / "model.json").is_file()
         }
-        places: dict[Path, tuple[str, str, Path | None]] = {**found}
-        for named in self.named:
-            for path in find_models(named):
-                if not any(path.resolve() == other.resolve() for other in found):
-                    places.setdefault(path, (path.name or str(path), "", None))
         with self._lock:
+            seen = {path.resolve() for path in places}
+            for path, name in self._others():
+                if path.resolve() not in seen:
+                    seen.add(path.resolve())
+                    places[path] = (name, "", None)
             return sorted(
                 (self._line(path, *place, summary) for path, place in places.items()), key=lambda line: line.name
             )
+
+    def _others(self) -> list[tuple[Path, str]]:
+        """Models that are not found by a run, each with a name, looked for anew after a while."""
+        if time.monotonic() >= self._until:
+            root = self.root.resolve()
+            named = [(path, label(path, place)) for place in self.named for path in find_models(place)]
+            below = [(path, label(path, self.root)) for path in find_models(self.root) if not strays(path, root)]
+            self._loose = [*named, *below]
+            self._until = time.monotonic() + LOOK_AGAIN_SECONDS
+        return self._loose
 
     def _line(self, path: Path, name: str, run: str, folder: Path | None, summary: Callable[[Path], Json]) -> ModelLine:
         state = _state(path)
@@ -120,6 +135,20 @@ def find_models(place: Path) -> list[Path]:
             found.append(here)
         found += [here / name for name in sorted(names) if name.endswith(".gguf") and not (here / name).is_symlink()]
     return found
+
+
+def label(path: Path, place: Path) -> str:
+    """What a model is called in the list: where it lies below the place where it was found. The folder `model`, in
+    which it is the only one, says nothing."""
+    parts = path.relative_to(place).parts or (path.absolute().name,)
+    if parts[-1] == "model":
+        parts = parts[:-1] or (path.absolute().parent.name,)
+    return "/".join(parts)
+
+
+def strays(path: Path, root: Path) -> bool:
+    """Whether a model in the folder of runs is, or holds, a link to a place outside it."""
+    return leads_outside(path, root) if path.is_dir() else not path.resolve().is_relative_to(root)
 
 
 def _state(path: Path) -> object:

@@ -24,9 +24,10 @@ from groundup.data.labelled_stream import batches
 from groundup.errors import GroundupError
 from groundup.functional import evaluating
 from groundup.inference import SampleOptions
-from groundup.inference.answer import Ask, Constraint, Step
+from groundup.inference.answer import Ask, Step
 from groundup.inference.engine import Engine
-from groundup.inference.structure import Vocabulary, compile_structure
+from groundup.inference.faults import too_long
+from groundup.inference.structure import Grammar, Vocabulary, compile_structure
 from groundup.models.heads import Headed
 from groundup.run.explaining import EXPLAINED, explain_prediction
 from groundup.run.explaining_page import overlay
@@ -40,6 +41,7 @@ from groundup.text.rows import RowEncoder, opening_ids
 from groundup.text.tokenizer import AnyTokenizer, StreamDecoder
 
 ROWS_AT_ONCE = 32
+MOST_GRAMMARS = 32
 
 
 @dataclass
@@ -50,6 +52,8 @@ class ServedLanguage:
     chat: ChatTemplate | None
     engine: Engine
     _vocabulary: Vocabulary | None = None
+    _longest: int = 0
+    _grammars: dict[Structure, Grammar] = field(default_factory=dict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     @property
@@ -78,13 +82,24 @@ class ServedLanguage:
                 fix="ask for a completion instead: POST /v1/completions",
                 exit_code=2,
             )
+        self._require_short([str(said.get("content") or "") for said in messages])
         said = messages[:-1] if go_on else messages
         ids = list(self.chat.render(said, self.tokenizer, add_generation_prompt=True).ids)
         return ids + self.tokenizer.encode(str(messages[-1].get("content") or "")) if go_on else ids
 
     def text_ids(self, text: str, *, begin: bool = True) -> list[int]:
+        self._require_short([text])
         ids = self.tokenizer.encode(text)
         return opening_ids(self.tokenizer, ids) if begin else ids
+
+    def _require_short(self, texts: Sequence[str]) -> None:
+        """Refuse what would not fit if all its tokens were the longest, before it is cut into tokens."""
+        if not self._longest:
+            tokens = (self.tokenizer.token_bytes(id) for id in range(self.tokenizer.vocabulary))
+            self._longest = max(map(len, tokens))
+        size = sum(map(len, texts))
+        if self.tokenizer.exact and size > self.context * self._longest:
+            raise too_long(-(-size // self._longest), self.context)
 
     def token_bytes(self, id: int) -> bytes:
         if id >= self.tokenizer.vocabulary:
@@ -115,7 +130,7 @@ class ServedLanguage:
             StreamDecoder(self.tokenizer),
             top=wanted.top_logprobs,
             score_prompt=wanted.prompt_logprobs,
-            constraint=self._constraint(wanted.structure),
+            constraint=None if wanted.structure is None else self._grammar(wanted.structure).start(),
             fresh_seed=wanted.seed is None,
         )
         return self.engine.ask(ask, lambda step: sink(step if isinstance(step, GroundupError) else _piece(step)))
@@ -123,9 +138,11 @@ class ServedLanguage:
     def load_now(self) -> dict[str, float]:
         return self.engine.load_now()
 
-    def _constraint(self, structure: Structure | None) -> Constraint | None:
-        if structure is None:
-            return None
+    def make_ready(self, structure: Structure) -> None:
+        self._grammar(structure)
+
+    def _grammar(self, structure: Structure) -> Grammar:
+        """A structure compiled; the latest ones are remembered."""
         if not self.tokenizer.exact:
             raise GroundupError(
                 "E-GEN-010",
@@ -136,9 +153,15 @@ class ServedLanguage:
                 exit_code=2,
             )
         with self._lock:
-            if self._vocabulary is None:
-                self._vocabulary = vocabulary_of(self.tokenizer, self.vocabulary)
-        return compile_structure(self._vocabulary, structure.kind, structure.source).start()
+            known = self._grammars.pop(structure, None)
+            if known is None:
+                if self._vocabulary is None:
+                    self._vocabulary = vocabulary_of(self.tokenizer, self.vocabulary)
+                known = compile_structure(self._vocabulary, structure.kind, structure.source)
+            self._grammars[structure] = known
+            if len(self._grammars) > MOST_GRAMMARS:
+                del self._grammars[next(iter(self._grammars))]
+            return known
 
 
 def vocabulary_of(tokenizer: AnyTokenizer, size: int) -> Vocabulary:

@@ -205,6 +205,8 @@ def prepared(
         max_tokens=body.max_completion_tokens or body.max_tokens,
         top_logprobs=(body.top_logprobs or 0) if body.logprobs else 0,
     )
+    for structure in {one.structure for one in wanted if one.structure is not None}:
+        language.make_ready(structure)
     single = body.parallel_tool_calls is False
     names = [tool.function.name for tool in tools]
     readers = [CallReader(names, bare=forced is not None, single=single) if tools else None for _ in wanted]

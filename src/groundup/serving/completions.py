@@ -207,10 +207,13 @@ def router(desk: Desk) -> APIRouter:
         served, language = await desk.language(body.model)
         prompts = await desk.in_thread(lambda: prompts_of(body, language))
         continuation = Continuation(served.name, body, prompts, language)
+        structure = structure_of(body, desk.options)
+        if structure is not None:
+            await desk.in_thread(lambda: language.make_ready(structure))
         wanted = wanted_of(
             body,
             language,
-            structure_of(body, desk.options),
+            structure,
             max_tokens=DEFAULT_TOKENS if body.max_tokens is None else body.max_tokens,
             top_logprobs=body.logprobs or 0,
             prompt_logprobs=body.logprobs if body.echo else None,

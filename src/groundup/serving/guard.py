@@ -49,6 +49,10 @@ class Guard:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
+        if values(scope, b"content-length") and values(scope, b"transfer-encoding"):
+            # what stands in front may see the body end elsewhere, and take what follows for a request of its own
+            both = "Content-Length and Transfer-Encoding exclude each other"
+            raise Refused(400, both, "invalid_header", headers=CLOSE)
         path, free = scope["path"], scope["path"] == HEALTH
         if self._desk.draining and not free:
             raise Refused(503, "the server is stopping", "server_stopping", headers=CLOSE)

@@ -24,6 +24,7 @@ from groundup.serving.options import ServerOptions
 from groundup.serving.schema import MOST_KEYS
 
 DEEPEST = 64
+MOST_DIGITS = 400
 MOST_FAULTS, MOST_READ, MOST_NAMES = 5, 50, 20
 EXACT = 2**53
 """Below this every whole float64 is exactly one integer."""
@@ -55,6 +56,13 @@ def _float(text: str) -> float:
     if not math.isfinite(value):
         raise ValueError(f"{printable(text, 30)} is too large for a number")
     return int(value) if value.is_integer() and abs(value) < EXACT else value
+
+
+def _int(text: str) -> int:
+    """An integer; one of thousands of digits takes long to read and longer to show."""
+    if len(text) > MOST_DIGITS:
+        raise ValueError(f"{text[:12]}… is too large for a number")
+    return int(text)
 
 
 def depth(value: object) -> int:
@@ -95,7 +103,13 @@ def parse(raw: bytes) -> dict[str, Any]:
         Refused: 400, with what is wrong and where.
     """
     try:
-        value = json.loads(raw.decode("utf-8"), object_pairs_hook=_pairs, parse_constant=_constant, parse_float=_float)
+        value = json.loads(
+            raw.decode("utf-8"),
+            object_pairs_hook=_pairs,
+            parse_constant=_constant,
+            parse_float=_float,
+            parse_int=_int,
+        )
     except UnicodeDecodeError as error:
         raise Refused(400, f"the body is not UTF-8: byte {error.start}", "invalid_json") from None
     except json.JSONDecodeError as error:

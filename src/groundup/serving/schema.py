@@ -24,6 +24,7 @@ MOST_INPUTS = 2048
 MOST_CHOICES = 8
 MOST_MESSAGES = 2000
 MOST_KEYS = 2000
+MOST_NAME = 400
 """Of one object; held by reading.py for every object of a body."""
 
 Text = Annotated[str, Field(min_length=1)]
@@ -156,7 +157,7 @@ class StreamOptions(Open):
 class Sampling(Open):
     """What chat and plain completions have in common; null is the same as absent."""
 
-    model: str = Field(description="the name of a model, as /v1/models lists them")
+    model: str = Field(max_length=MOST_NAME, description="the name of a model, as /v1/models lists them")
     temperature: Annotated[float, Field(ge=0.0, le=2.0, allow_inf_nan=False)] | None = Field(
         default=None, description="a number from 0 to 2; 0 is greedy; 1 unless given"
     )
@@ -258,7 +259,7 @@ class CompletionRequest(Sampling):
 class EmbeddingRequest(Open):
     """POST /v1/embeddings."""
 
-    model: str = Field(description="the name of a model, as /v1/models lists them")
+    model: str = Field(max_length=MOST_NAME, description="the name of a model, as /v1/models lists them")
     input: (
         Text
         | Ids
@@ -278,7 +279,7 @@ Row = Annotated[dict[str, Cell], Field(max_length=MOST_KEYS)]
 class ClassifyRequest(Open):
     """POST /v1/classify."""
 
-    model: str = Field(description="the name of a model, as /v1/models lists them")
+    model: str = Field(max_length=MOST_NAME, description="the name of a model, as /v1/models lists them")
     input: (
         Text
         | Row
@@ -300,7 +301,9 @@ class TokenizeRequest(Open):
         }
     )
 
-    model: str | None = Field(default=None, description="the name of a model; the first one unless given")
+    model: str | None = Field(
+        default=None, max_length=MOST_NAME, description="the name of a model; the first one unless given"
+    )
     prompt: str | None = Field(default=None, description="a plain text")
     messages: Annotated[list[Message], Field(min_length=1, max_length=MOST_MESSAGES, fail_fast=True)] | None = Field(
         default=None, description="a conversation, goes before prompt"
@@ -313,7 +316,7 @@ class TokenizeRequest(Open):
 class DetokenizeRequest(Open):
     """POST /detokenize."""
 
-    model: str = Field(description="the name of a model, as /v1/models lists them")
+    model: str = Field(max_length=MOST_NAME, description="the name of a model, as /v1/models lists them")
     tokens: Annotated[list[Id], Field(max_length=MOST_TOKENS, fail_fast=True)] = Field(
         description="a list of token ids"
     )

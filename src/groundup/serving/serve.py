@@ -95,6 +95,7 @@ class Server(uvicorn.Server):
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         if self._desk.draining or self._loop is None:
+            logging.getLogger("uvicorn.error").disabled = True  # it would print what it cuts off
             self.should_exit = self.force_exit = True
             return
         self._desk.draining = True
@@ -167,8 +168,14 @@ def run(app: FastAPI, options: ServerOptions, on_ready: Callable[[str], None] = 
         server.run(sockets=[bound])
 
 
+def quiet(record: logging.LogRecord) -> bool:
+    """uvicorn's advice to install a library for web sockets helps nobody here, and any client can call it up."""
+    return "upgrade" not in record.msg.lower() and "websocket" not in record.msg.lower()
+
+
 def server_of(app: FastAPI, on_ready: Callable[[], None]) -> Server:
     """The server of an application, not yet started."""
+    logging.getLogger("uvicorn.error").addFilter(quiet)
     settings: dict[str, Any] = {
         "http": Protocol,
         "ws": "none",

@@ -141,6 +141,14 @@ class Language(Protocol):
         """The text of tokens; special ones by their names; U+FFFD where the bytes are no text."""
         ...
 
+    def make_ready(self, structure: Structure) -> None:
+        """Work out a structure before an answer is asked for with it; takes up to seconds, so off the event loop.
+
+        Raises:
+            GroundupError: E-GEN-010 the structure cannot be followed, E-GEN-013 what follows it is not installed.
+        """
+        ...
+
     def ask(self, ids: Sequence[int], wanted: Wanted, sink: Sink) -> Ticket:
         """Begin an answer. Returns at once; never waits for the engine.
 

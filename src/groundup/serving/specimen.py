@@ -132,6 +132,9 @@ class Specimen:
         return {"running": float(self.running), "waiting": 0.0, "tokens_cached": 0.0, "cache_tokens": 0.0,
                 **self.counts}  # fmt: skip
 
+    def make_ready(self, structure: Structure) -> None:
+        """It knows the one structure that its script writes."""
+
     def ask(self, ids: Sequence[int], wanted: Wanted, sink: Sink) -> Ticket:
         with self.free:
             if self.running >= self.places:

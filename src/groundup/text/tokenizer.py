@@ -39,6 +39,10 @@ __all__ = [
 FILE = "tokenizer.json"
 
 
+LONG_TEXT = 20_000
+"""Characters from which on a text is encoded as a batch of one."""
+
+
 @dataclass(frozen=True)
 class TokenRoles:
     """Which tokens of a tokenizer stand where text begins and ends.
@@ -151,6 +155,8 @@ class AnyTokenizer:
         Raises:
             GroundupError: E-TOKEN-004 for a lone surrogate, which has no bytes in UTF-8.
         """
+        if len(text) > LONG_TEXT:  # a batch is encoded without the lock of the interpreter: others go on meanwhile
+            return self.encode_batch([text])[0]
         try:
             ids: list[int] = self._library.encode(text, add_special_tokens=False).ids
         except TypeError as error:
