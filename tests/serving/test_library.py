@@ -8,7 +8,9 @@ import re
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
 from groundup.data.card import quarantine_lines
 from groundup.errors import GroundupError
@@ -23,6 +25,7 @@ from house import Caller
 from made_runs import HOSTILE, REASONS, append, live_run, prepared_text, runs_folder
 from tests.report.example_run import example_run, write_lines
 
+from groundup.serving.library import RunsFolder
 from groundup.serving.library_routes import REPORT_POLICY, router
 
 
@@ -81,6 +84,9 @@ def test_a_run_is_live_no_longer_when_its_process_died(tmp_path: Path) -> None:
 def test_a_folder_that_comes_later_is_empty_until_then(tmp_path: Path) -> None:
     shelf = RunsLibrary(tmp_path / "later")
     assert (shelf.runs(), shelf.data(), shelf.models()) == ([], [], [])
+    assert shelf.folder() == RunsFolder(path=str(tmp_path / "later"), exists=False)
+    (tmp_path / "later").mkdir()
+    assert shelf.folder().exists
 
 
 def test_pieces_of_events_join_to_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -253,9 +259,29 @@ def test_a_model_that_cannot_be_read_is_listed_with_its_fault(tmp_path: Path) ->
     assert line.name == "run" and line.fault and not line.family
 
 
+def test_models_that_no_run_made_and_nobody_serves_are_listed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    weights = {"weight": np.zeros((2, 2), dtype=np.float32)}
+    inside, outside = tmp_path / "runs", tmp_path / "elsewhere"
+    for place in (tmp_path / "models" / "small", inside / "merged" / "model", inside / "linked", outside):
+        place.mkdir(parents=True)
+        (place / "model.json").write_text("{}")
+        if place.name == "linked":
+            (place / "model.safetensors").symlink_to(outside / "model.safetensors")
+        else:
+            save_file(weights, place / "model.safetensors")
+    (inside / "away").symlink_to(outside)
+    example_run(inside / "run", steps=10)
+    shelf = RunsLibrary(inside, models=[Path("models/small")])
+    assert [(line.name, line.path) for line in shelf.models()] == [
+        ("merged", str(inside / "merged" / "model")), ("run", str(inside / "run")), ("small", "models/small"),
+    ]  # fmt: skip
+
+
 def test_the_routes_answer_in_the_shapes_that_they_promise(caller: Caller, shelf: RunsLibrary) -> None:
     runs, data = ids(shelf.runs()), ids(shelf.data())
     assert {line["name"] for line in caller.get("/api/runs").json()} == set(runs)
+    assert caller.get("/api/folder").json() == {"path": str(shelf.root), "exists": True}
     assert caller.get(f"/api/runs/{runs['judged']}").json()["classification"][0]["labels"] == ["cat", "dog"]
     events = caller.get(f"/api/runs/{runs['live']}/events", params={"after": 0}).json()
     assert len(events["steps"]["loss"]) == 20 and events["next"] == events["size"]

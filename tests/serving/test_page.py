@@ -17,12 +17,14 @@ import pytest
 pytest.importorskip("fastapi", reason="the server is an extra: pip install 'groundup[serve]'")
 pytest.importorskip("playwright", reason="the browser's driver is not installed")
 
-from made_runs import HOSTILE, append, live_run, runs_folder
+from made_runs import HOSTILE, append, classifier_run, live_run, runs_folder
 from page_server import script, serving
 from playwright.sync_api import expect, sync_playwright
+from tests.report.example_run import write_object
 
 from groundup.data.chat_layout import detect, normalize
 from groundup.serving import pages
+from groundup.serving.served import Wanted
 from groundup.serving.specimen import Specimen
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
@@ -32,6 +34,7 @@ SECONDS = 15_000
 """Milliseconds until something that must happen is given up."""
 FORBIDDEN = r"innerHTML\s*=|insertAdjacentHTML|document\.write|\beval\(|new Function|https?://(?!www\.w3)"
 needs_browser = pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium: apt-get install chromium")
+CHAT_COMMAND = ".right .command-row code"
 
 
 class Gate:
@@ -108,27 +111,11 @@ def ask(page: Any, text: str) -> None:
 
 
 @needs_browser
-def test_a_chat_streams(browser: Any, folder: Path) -> None:
-    gate = Gate()
-    with (
-        serving(folder, language=Specimen(script=script, before_token=gate)) as address,
-        visit(browser, address) as page,
-    ):
-        ask(page, "ping")
-        expect(page.locator("#stop")).to_be_visible()
-        gate.let(8)
-        expect(page.locator(".model .text")).to_have_text("You said")
-        gate.open.set()
-        expect(page.locator(".model .text")).to_have_text("You said: ping")
-        expect(page.locator("#send")).to_be_visible()
-        expect(page.locator("#said")).to_have_text("Answer: You said: ping")
-
-
-@needs_browser
-def test_stop_stops_and_keeps_what_came(browser: Any, folder: Path, gate: Gate) -> None:
+def test_a_chat_streams_and_stop_stops(browser: Any, folder: Path, gate: Gate) -> None:
     model = Specimen(script=script, before_token=gate)
     with serving(folder, language=model) as address, visit(browser, address) as page:
         ask(page, "Why so?")
+        expect(page.locator("#stop")).to_be_visible()
         gate.let(10)
         expect(page.locator(".model .text")).to_have_text("A learning")
         page.click("#stop")
@@ -142,9 +129,89 @@ def test_stop_stops_and_keeps_what_came(browser: Any, folder: Path, gate: Gate) 
         assert page.locator(".model .text").inner_text() == "A learning"
         page.click("text=Regenerate")
         expect(page.locator(".model .text")).to_contain_text("does this for you.")
+        expect(page.locator("#send")).to_be_visible()
+        expect(page.locator("#said")).to_contain_text("Answer: A learning rate")
 
 
 @needs_browser
+@pytest.mark.slow
+def test_the_command_line_says_what_was_asked(browser: Any, folder: Path) -> None:
+    asked: list[Wanted] = []
+
+    def answer(prompt: str, wanted: Wanted) -> str:
+        asked.append(wanted)
+        return "so"
+
+    def packed(route: Any) -> None:
+        found = route.fetch().json()
+        found["data"][0]["card"] |= {"path": "runs/a b", "form": "compiled", "precision": "int8"}
+        route.fulfill(json=found)
+
+    with (
+        serving(folder, language=Specimen(script=answer)) as address,
+        visit(browser, address, "#/runs") as page,
+    ):
+        page.route("**/v1/models", packed)
+        page.click("nav a:has-text('Chat')")
+        said = page.locator(CHAT_COMMAND)
+        expect(said).to_have_text("groundup chat 'runs/a b' --temperature 0.7 --max-tokens 512 --precision int8")
+        page.click("text=Sampling")
+        for label, value in (("Temperature", "0.7"), ("Longest answer", "512"), ("Top p", "1"), ("Top k", "")):
+            expect(page.get_by_label(label)).to_have_value(value)
+        ask(page, "ping")
+        expect(page.locator(".model .text")).to_have_text("so")
+        assert (asked[0].temperature, asked[0].max_tokens, asked[0].top_p, asked[0].top_k) == (0.7, 512, 1.0, 0)
+        for label, value in (("Temperature", "0"), ("Longest answer", ""), ("Top p", "0.9"), ("Top k", "40")):
+            page.get_by_label(label).fill(value)
+        page.fill("#system", "Be 'brief'. ")
+        expect(said).to_have_text(
+            "groundup chat 'runs/a b' --temperature 0 --max-tokens 512 --top-p 0.9 --top-k 40 --precision int8 "
+            "--system 'Be '\\''brief'\\''.'"
+        )
+        ask(page, "again")
+        expect(page.locator(".model .text")).to_have_text(["so", "so"])
+        assert (asked[1].temperature, asked[1].max_tokens, asked[1].top_p, asked[1].top_k) == (0.0, 512, 0.9, 40)
+
+
+@needs_browser
+@pytest.mark.slow
+def test_another_model_leaves_the_settings_as_they_are(browser: Any, address: str) -> None:
+    with visit(browser, address) as page:
+        page.click("text=Sampling")
+        page.get_by_label("Seed").fill("7")
+        page.focus("#model")
+        page.select_option("#model", "second")
+        expect(page.locator(CHAT_COMMAND)).to_contain_text("chat second")
+        expect(page.get_by_label("Seed")).to_be_visible()
+        assert page.evaluate("document.activeElement.id") == "model"
+
+
+@needs_browser
+@pytest.mark.slow
+def test_a_model_without_a_chat_template_goes_on_with_a_text(browser: Any, address: str) -> None:
+    paths: list[str] = []
+    with visit(browser, address) as page:
+        page.on("request", lambda request: paths.append(request.url.removeprefix(address)))
+        expect(page.locator(".lead")).to_have_text("Say something to the model.")
+        expect(page.locator("#goes-on")).to_be_hidden()
+        page.select_option("#beside", "plain")
+        expect(page.locator("#goes-on")).to_contain_text("continues your text: plain.")
+        page.select_option("#beside", "")
+        page.select_option("#model", "plain")
+        expect(page.locator("#goes-on")).to_have_text("This model has no chat template: it continues your text.")
+        expect(page.locator(".lead")).to_have_text("Begin a text, and the model goes on with it.")
+        expect(page.locator("#message")).to_have_attribute("placeholder", "The beginning of a text")
+        expect(page.locator("#system")).to_be_disabled()
+        expect(page.locator(CHAT_COMMAND)).to_have_text(
+            "groundup generate plain --prompt TEXT --temperature 0.7 --max-tokens 512"
+        )
+        ask(page, "Once")
+        expect(page.locator(".model .text")).to_have_text("You said: <begin>Once")
+        assert "/v1/completions" in paths and "/v1/chat/completions" not in paths
+
+
+@needs_browser
+@pytest.mark.slow
 def test_edit_two_models_export_and_reload(browser: Any, address: str, tmp_path: Path) -> None:
     with visit(browser, address) as page:
         page.select_option("#beside", "second")
@@ -176,6 +243,7 @@ def test_edit_two_models_export_and_reload(browser: Any, address: str, tmp_path:
 
 
 @needs_browser
+@pytest.mark.slow
 def test_probabilities_are_read_by_key(browser: Any, address: str) -> None:
     with visit(browser, address) as page:
         page.check("#probabilities")
@@ -215,8 +283,18 @@ def test_a_live_run_grows_while_it_is_watched(browser: Any, tmp_path: Path) -> N
 
 
 @needs_browser
+@pytest.mark.slow
 def test_runs_are_compared_and_a_report_opens(browser: Any, address: str) -> None:
     with visit(browser, address, "#/runs") as page:
+        page.keyboard.press("Tab")  # from here on the browser shows where the focus is
+        shown = "node => (node.focus(), getComputedStyle(node).outlineStyle)"
+        for name, style in {
+            "h1": "none",
+            "main": "none",
+            "nav a >> nth=1": "solid",
+            "tbody a >> nth=0": "solid",
+        }.items():
+            assert page.locator(name).evaluate(shown) == style, name
         for name in ("finished", "judged"):
             page.get_by_label(f"Compare {name}").check()
         page.get_by_role("link", name="Compare", exact=True).click()
@@ -274,6 +352,7 @@ def test_a_drawn_digit_is_classified(browser: Any, address: str) -> None:
 
 
 @needs_browser
+@pytest.mark.slow
 def test_a_text_and_a_row_are_classified(browser: Any, address: str) -> None:
     with visit(browser, address, "#/try/judge") as page:
         page.fill("textarea", "an extraordinarily long sentence of a few very different words, and more")
@@ -287,12 +366,14 @@ def test_a_text_and_a_row_are_classified(browser: Any, address: str) -> None:
 
 
 @needs_browser
+@pytest.mark.slow
 def test_the_key_is_asked_for_and_kept_for_the_tab_alone(browser: Any, folder: Path) -> None:
     with serving(folder, keys=(KEY,)) as address, visit(browser, address, "#/runs") as page:
         for key in ("wrong", KEY):
             page.fill("#key-input", key)
             page.press("#key-input", "Enter")
             if key == "wrong":
+                expect(page.get_by_role("alert")).to_have_text("The server did not accept that key.")
                 expect(page.locator("#key-input")).to_have_value("")
         expect(page.get_by_role("link", name="judged")).to_be_visible()
         assert page.evaluate("[sessionStorage.length, JSON.stringify(localStorage).includes('a-key')]") == [1, False]
@@ -304,33 +385,108 @@ def test_the_key_is_asked_for_and_kept_for_the_tab_alone(browser: Any, folder: P
         page.faults[:] = [fault for fault in page.faults if "401" not in fault]  # the browser's own line of each
 
 
+def grave(page: Any) -> list[tuple[str, str]]:
+    """What axe-core finds in the page as it is."""
+    if page.evaluate("typeof axe") == "undefined":
+        axe = pytest.importorskip("axe_playwright_python", reason="axe-core is not installed")
+        page.evaluate((Path(axe.__file__).parent / "axe.min.js").read_text("utf-8"))
+    found = page.evaluate("axe.run(document, {resultTypes: ['violations']}).then(found => found.violations)")
+    return [(one["id"], one["nodes"][0]["html"]) for one in found if one["impact"] in ("serious", "critical")]
+
+
 @needs_browser
+def test_a_run_and_the_chat_are_accessible(browser: Any, address: str) -> None:
+    with visit(browser, address, reduced_motion="reduce") as page:
+        page.wait_for_selector("#send:not([disabled])")
+        assert grave(page) == []
+        page.evaluate(f"location.hash = '#/runs/{id_of(page, 'runs', 'judged')}'")
+        page.wait_for_selector(".heat")
+        assert grave(page) == []
+
+
+@needs_browser
+@pytest.mark.slow
 @pytest.mark.parametrize(("width", "scheme", "locale"), [(1280, "light", "en-US"), (390, "dark", "zh-CN")])
 def test_every_view_is_accessible_and_quiet(browser: Any, address: str, width: int, scheme: str, locale: str) -> None:
-    axe = (Path(pytest.importorskip("axe_playwright_python").__file__).parent / "axe.min.js").read_text("utf-8")
     look = {"viewport": {"width": width, "height": 860}, "color_scheme": scheme, "locale": locale}
     with visit(browser, address, **look, reduced_motion="reduce") as page:
         run, data = id_of(page, "runs", "judged"), id_of(page, "data", "finished")
         ask(page, "hello")
         expect(page.locator(".model .text")).to_have_text("You said: hello")
+        expect(page.locator(".hint")).to_be_visible(visible=width > 1000)
         views = {
             "chat": ".model", "runs": "tbody tr", f"runs/{run}": ".heat", "data": "tbody tr", f"data/{data}": ".stack",
             f"data/{data}/rows": ".rows li", f"data/{data}/quarantine": ".rows li", "try/digits": ".pad",
             "try/rows": ".columns", "models": ".model",
         }  # fmt: skip
-        page.evaluate(axe)
         for place, ready in views.items():
             page.evaluate(f"location.hash = '#/{place}'")
             page.wait_for_selector(ready)
             assert page.evaluate("document.documentElement.scrollWidth") <= width, f"{place} is too wide"
-            if width < 1000 and place not in ("chat", f"runs/{run}", f"data/{data}/rows"):
-                continue  # what differs by width and colours is in these
-            found = page.evaluate("axe.run(document, {resultTypes: ['violations']}).then(found => found.violations)")
-            grave = [(one["id"], one["nodes"][0]["html"]) for one in found if one["impact"] in ("serious", "critical")]
-            assert not grave, (place, grave)
+            if width > 1000 or place in ("chat", f"runs/{run}", f"data/{data}/rows"):
+                assert not (found := grave(page)), (place, found)  # the others differ in nothing but width
 
 
 @needs_browser
+@pytest.mark.slow
+def test_a_wide_matrix_stays_in_its_box_and_a_metric_has_one_interval(browser: Any, tmp_path: Path) -> None:
+    classifier_run(tmp_path / "many")
+    results = json.loads((tmp_path / "many" / "results.json").read_text())
+    found = results["classification"]
+    found["labels"] = [str(number) for number in range(30)]
+    found["confusion"] = [[number, number, 100] for number in range(30)]
+    found["headline"]["f1_macro"] = {"value": 0.9, "low": 0.8, "high": 0.97}
+    row = {"stage": "train", "data": "test", "metric": "accuracy", "before": 0.5, "after": 0.95}
+    results["evaluations"] = [row | {"low": 0.8611, "high": 0.9911}]
+    write_object(tmp_path / "many" / "results.json", results)
+    with serving(tmp_path) as address, visit(browser, address, viewport={"width": 390, "height": 800}) as page:
+        page.goto(f"{address}/#/runs/{id_of(page, 'runs', 'many')}")
+        heat = page.locator(".heat")
+        expect(heat).to_be_attached()
+        box = page.locator(".confusion .scroll")
+        right, hidden = box.evaluate(
+            "node => [node.getBoundingClientRect().right, node.scrollWidth - node.clientWidth]"
+        )
+        assert right <= 390 and hidden > 0
+        box.evaluate("node => node.addEventListener('scroll', () => { node.dataset.moved = 'yes'; })")
+        box.focus()
+        page.keyboard.press("ArrowRight")
+        expect(box).to_have_attribute("data-moved", "yes")
+        whole = page.locator("main").inner_text()
+        assert whole.count("0.8611 – 0.9911") == 3 and "0.85 – 1" not in whole  # above, in Results, in Classification
+        assert whole.count("0.8 – 0.97") == 1
+
+
+@needs_browser
+@pytest.mark.slow
+def test_no_runs_and_no_folder_are_said(browser: Any, tmp_path: Path) -> None:
+    with serving(tmp_path / "later") as address, visit(browser, address, "#/runs") as page:
+        expect(page.locator("main .note")).to_contain_text(f"There is no folder {tmp_path}/later.")
+        expect(page.get_by_text("Choose two to four runs")).to_be_hidden()
+        (tmp_path / "later").mkdir()
+        expect(page.locator("main .empty")).to_have_text(f"There is no run in {tmp_path}/later yet.")
+        live_run(tmp_path / "later" / "one", steps=5)
+        live_run(tmp_path / "later" / "two", steps=5)
+        expect(page.get_by_text("Choose two to four runs")).to_be_visible()
+
+
+@needs_browser
+@pytest.mark.slow
+def test_models_have_the_names_they_are_served_by(browser: Any, folder: Path, address: str) -> None:
+    def on_disk(route: Any) -> None:
+        line = {"kind": "gguf", "family": "llama", "types": {}, "labels": [], "lineage": {}, "options": {}, "fault": ""}
+        names = (("file.gguf", f"{folder}/sums"), ("lonely.gguf", "models/lonely.gguf"))
+        route.fulfill(json=[{"id": name, "name": name, "path": path, **line} for name, path in names])
+
+    with visit(browser, address, "#/runs") as page:
+        page.route("**/api/models", on_disk)
+        page.click("nav a:has-text('Models')")
+        expect(page.locator("summary", has_text="file.gguf")).to_contain_text("served as sums")
+        expect(page.locator("summary", has_text="lonely.gguf")).not_to_contain_text("served")
+
+
+@needs_browser
+@pytest.mark.slow
 def test_hostile_names_are_text_and_keys_lead_everywhere(browser: Any, address: str) -> None:
     with visit(browser, address, "#/runs") as page:
         page.get_by_role("link", name=HOSTILE).click()

@@ -35,6 +35,7 @@ from groundup.serving.library import (
     RowsPage,
     RunDetail,
     RunLine,
+    RunsFolder,
 )
 
 LIVE_SECONDS = 120.0
@@ -95,19 +96,25 @@ class RunsLibrary:
     """Answers the page from a folder of runs; see groundup.serving.library.Library.
 
     Args:
-        runs: the folder below which runs are looked for; it may come into being later.
+        runs: the folder below which runs are looked for, and models that no run made; it may come into being later.
         data: folders that are prepared data, or hold some.
         models: models, or folders that hold some.
+        beside: one more folder of models, where `groundup import` is told to put them; there may be none.
     """
 
-    def __init__(self, runs: Path, *, data: Sequence[Path] = (), models: Sequence[Path] = ()) -> None:
+    def __init__(
+        self, runs: Path, *, data: Sequence[Path] = (), models: Sequence[Path] = (), beside: Path = Path("models")
+    ) -> None:
         self.root = runs
         self._listing = _Listing()
         self._lock = threading.Lock()
         self._summaries: Memory[Json] = Memory()
         self._reports: Memory[str] = Memory(most=8)
         self._data = PreparedData(runs, data)
-        self._models = ModelFolders(runs, models)
+        self._models = ModelFolders(runs, (*models, beside))
+
+    def folder(self) -> RunsFolder:
+        return RunsFolder(path=str(self.root.absolute()), exists=self.root.is_dir())
 
     def runs(self) -> list[RunLine]:
         """Every run, the latest first; a run with a link that leads outside the folder is left out."""

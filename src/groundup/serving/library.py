@@ -17,6 +17,14 @@ RowSource = Literal["stored", "recipe", "none"]
 
 
 @dataclass(frozen=True, kw_only=True)
+class RunsFolder:
+    """Where runs are looked for: the whole path, and whether there is such a folder yet."""
+
+    path: str
+    exists: bool
+
+
+@dataclass(frozen=True, kw_only=True)
 class RunLine:
     """One run in a list.
 
@@ -169,6 +177,10 @@ class Library(Protocol):
     Every method that takes an id raises GroundupError E-SERVE-041 if the listing does not have it.
     """
 
+    def folder(self) -> RunsFolder:
+        """The folder of runs, which may come into being later."""
+        ...
+
     def runs(self) -> list[RunLine]:
         """Every run, the latest first."""
         ...
@@ -207,5 +219,5 @@ class Library(Protocol):
         ...
 
     def models(self) -> list[ModelLine]:
-        """Every model on disk, in the order of their names."""
+        """Every model on disk, served or not, in the order of their names."""
         ...

@@ -24,6 +24,7 @@ from groundup.serving.library import (
     RowsPage,
     RunDetail,
     RunLine,
+    RunsFolder,
 )
 
 REPORT_POLICY = (
@@ -70,6 +71,10 @@ def refusal(fault: GroundupError) -> dict[str, Any]:
 def router(library: Library) -> APIRouter:
     """The routes over `library`; mount them where requests are authenticated."""
     routes = APIRouter(prefix="/api", tags=["page"], route_class=_Route)
+
+    @routes.get("/folder")
+    def folder() -> RunsFolder:
+        return library.folder()
 
     @routes.get("/runs")
     def runs() -> list[RunLine]:

@@ -15,13 +15,14 @@ export class Refusal extends Error {
 
 const key = () => { try { return sessionStorage.getItem(KEY); } catch { return null; } };
 
-/** Asks for the key once, however many requests wait for it. */
-const askKey = () => {
+/** Asks for the key once, however many requests wait for it; `wrong`: one was given, and the server would not have it. */
+const askKey = (wrong) => {
   asking ??= new Promise((done) => {
     const dialog = document.getElementById("key");
-    const input = h("input", { type: "password", autocomplete: "off", required: true, id: "key-input" });
+    const input = h("input", { type: "password", autocomplete: "off", required: true, id: "key-input", "aria-invalid": wrong ? "true" : null, "aria-describedby": wrong ? "key-wrong" : null });
     const form = h("form", { method: "dialog" },
       h("h2", { id: "key-title" }, t("key_title")),
+      wrong ? h("p", { class: "failure", role: "alert", id: "key-wrong" }, t("key_wrong")) : null,
       h("p", { class: "quiet small" }, t("key_text")),
       h("label", { class: "field" }, t("key_label"), input),
       h("div", { class: "row" }, h("button", { class: "primary" }, t("key_use"))));
@@ -56,7 +57,7 @@ const request = async (path, { body, signal } = {}) => {
       method: body === undefined ? "GET" : "POST", headers, signal, cache: "no-store", credentials: "omit",
       body: body === undefined ? undefined : JSON.stringify(body),
     });
-    if (response.status === 401 && (key() !== used || await askKey())) continue;
+    if (response.status === 401 && (key() !== used || await askKey(used !== null))) continue;
     if (!response.ok) throw await refused(response);
     return response;
   }

@@ -13,6 +13,10 @@ const TITLE = 48;
 const state = { list: null, one: null, known: [], models: read("groundup.models", []), probabilities: read("groundup.probabilities", false), stopping: null, editing: null, draft: "" };
 
 const busy = () => state.stopping !== null;
+const model = (id) => state.known.find((one) => one.id === id);
+/** Chosen models without a chat template: they go on with the text that they are given. */
+const goOn = () => state.models.filter((id) => model(id) && !can(model(id), "chat"));
+const onlyGoOn = () => state.models.length > 0 && goOn().length === state.models.length;
 
 export const chat = (view) => {
   state.list ??= conversations();
@@ -57,27 +61,34 @@ const settings = (place, draw) => {
     if (id) state.models[side] = id;
     else state.models.length = side;
     write("groundup.models", state.models);
-    settings(place, draw);
+    state.renew();
     draw();
   };
   const line = h("div");
-  const same = () => line.replaceChildren(...state.models.map((id) => {
-    const model = state.known.find((one) => one.id === id);
-    const path = quote(model?.card?.path ?? id);
-    return command(can(model ?? {}, "chat")
-      ? ["groundup chat", path, ...(state.one.system.trim() ? [`--system ${quote(state.one.system.trim())}`] : []), ...flags()].join(" ")
-      : ["groundup generate", path, "--prompt TEXT", ...flags()].join(" "));
-  }));
+  const same = () => line.replaceChildren(...state.models.map((id) => command(...asCommand(model(id) ?? { id }))));
   const system = h("textarea", { rows: 3, id: "system", value: state.one.system, on: { input: () => { state.one.system = system.value; same(); }, change: () => { if (state.one.turns.length) state.saved(); } } });
   place.replaceChildren(
     field(t("model"), select(names, state.models[0], choose(0), { id: "model" })),
     field(t("beside"), select([["", t("none")], ...names], state.models[1] ?? "", choose(1), { id: "beside" })),
     field(t("system"), system),
     h("label", { class: "tick" }, h("input", { type: "checkbox", id: "probabilities", checked: state.probabilities, on: { change: (event) => { state.probabilities = event.target.checked; write("groundup.probabilities", state.probabilities); draw(); } } }), t("show_probabilities")),
-    h("details", {}, h("summary", {}, t("sampling")), controls(same)),
+    h("details", { open: state.sampling, on: { toggle: (event) => { state.sampling = event.target.open; } } }, h("summary", {}, t("sampling")), controls(same)),
     h("p", { class: "quiet small same" }, t("by_command")), line);
-  state.renew = () => { system.value = state.one.system; same(); };
-  same();
+  state.renew = () => {
+    system.value = state.one.system;
+    system.disabled = onlyGoOn();
+    same();
+  };
+  state.renew();
+};
+
+/** What `groundup` is told to answer as the served model does: the words of the command line. */
+const asCommand = ({ id, card = {} }) => {
+  const path = quote(card.path ?? id), system = state.one.system.trim();
+  const packed = card.form?.startsWith("compiled") && card.precision !== "float32" ? [`--precision ${card.precision}`] : [];
+  return can({ card }, "chat")
+    ? ["groundup chat", path, ...flags(), ...packed, ...(system ? [`--system ${quote(system)}`] : [])]
+    : ["groundup generate", path, "--prompt TEXT", ...flags(), ...packed];
 };
 
 /** Asks every chosen model for its answer to the last turn. */
@@ -88,7 +99,7 @@ const answer = async (draw) => {
   turn.answers = state.models.map((id) => ({ model: id, text: "", tokens: [], busy: true }));
   draw();
   await Promise.all(turn.answers.map((reply, side) => ask(
-    state.known.find((model) => model.id === reply.model), [...messages(one, side, index), { role: "user", content: turn.user }], reply,
+    model(reply.model), [...messages(one, side, index), { role: "user", content: turn.user }], reply,
     { probabilities: state.probabilities, signal: stopping.signal, changed: () => stream(reply) })));
   state.stopping = null;
   state.saved();
@@ -120,7 +131,7 @@ const stream = (reply) => {
 const log = (place, draw) => {
   const { one } = state;
   if (!one.turns.length) {
-    place.replaceChildren(h("div", { class: "welcome" }, h("p", { class: "lead" }, t("welcome")), h("p", { class: "quiet" }, t("welcome_more"))));
+    place.replaceChildren(h("div", { class: "welcome" }, h("p", { class: "lead" }, onlyGoOn() ? t("welcome_go_on") : t("welcome")), h("p", { class: "quiet" }, t("welcome_more"))));
     return;
   }
   const low = place.scrollHeight - place.scrollTop - place.clientHeight < 80;
@@ -169,14 +180,18 @@ const answers = (turn, index, draw) => {
 };
 
 const compose = (place, draw) => {
-  const known = place.querySelector("form");
-  if (known) {
-    place.querySelector("#send").hidden = busy();
-    place.querySelector("#stop").hidden = !busy();
-    place.querySelector("#send").disabled = !state.models.length;
-    return;
-  }
-  const area = h("textarea", { id: "message", rows: 2, "aria-label": t("message"), placeholder: t("message"), value: state.draft, on: {
+  if (!place.querySelector("form")) composer(place, draw);
+  place.querySelector("#send").hidden = busy();
+  place.querySelector("#stop").hidden = !busy();
+  place.querySelector("#send").disabled = !state.models.length;
+  const area = place.querySelector("#message"), note = place.querySelector("#goes-on");
+  area.placeholder = onlyGoOn() ? t("message_go_on") : t("message");
+  note.hidden = !goOn().length;
+  note.textContent = onlyGoOn() ? t("continues") : t("continues_of", { models: goOn().join(", ") });
+};
+
+const composer = (place, draw) => {
+  const area = h("textarea", { id: "message", rows: 2, "aria-label": t("message"), "aria-describedby": "goes-on", value: state.draft, on: {
     input: () => { state.draft = area.value; },
     keydown: (event) => {
       if (event.key === "Enter" && !event.shiftKey && !event.isComposing) {
@@ -191,8 +206,8 @@ const compose = (place, draw) => {
     if (busy() || !text.trim()) return;
     area.value = "";
     send(text, draw);
-  } } }, area, h("div", { class: "row centre" }, h("span", { class: "quiet small" }, t("compose_help")),
-    h("button", { class: "primary push", id: "send", hidden: busy(), disabled: !state.models.length }, t("send")),
-    h("button", { type: "button", class: "push", id: "stop", hidden: !busy(), on: { click: () => state.stopping?.abort() } }, t("stop"))));
+  } } }, h("p", { class: "quiet small", id: "goes-on", hidden: true }), area, h("div", { class: "row centre" }, h("span", { class: "quiet small hint" }, t("compose_help")),
+    h("button", { class: "primary push", id: "send" }, t("send")),
+    h("button", { type: "button", class: "push", id: "stop", on: { click: () => state.stopping?.abort() } }, t("stop"))));
   place.replaceChildren(form);
 };

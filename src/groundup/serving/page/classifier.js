@@ -1,6 +1,6 @@
 // A classifier's measurements: the confusion matrix and the curves that results.json holds, drawn as the report does.
 import { square } from "./charts.js";
-import { h, number, s, table, words } from "./dom.js";
+import { h, interval, number, s, table, words } from "./dom.js";
 import { t } from "./words.js";
 
 const SIZES = [[4, 84, 14], [8, 56, 13.5], [16, 36, 12.5], [30, 24, 11], [48, 16, 11], [120, 11, 9.5]];
@@ -8,6 +8,9 @@ const LONGEST = 24;
 const WRITTEN = 24;
 const STYLES = ["main", "held-0", "held-1", "held-2"];
 const HEADLINE = ["accuracy", "balanced_accuracy", "f1_macro", "log_loss", "roc_area_macro"];
+const ELSEWHERE = { log_loss: "label_loss" };
+/** The least part of its size to which a matrix is shrunk; where that is still too wide, it scrolls. */
+const LEAST = 0.8;
 
 const short = (name) => (name.length > LONGEST ? `${name.slice(0, LONGEST - 1)}…` : name);
 const wide = (text) => [...text].reduce((sum, letter) => sum + (letter.codePointAt(0) > 0x2e80 ? 1 : 0.58), 0);
@@ -43,10 +46,13 @@ export const matrix = (labels, cells) => {
   }
   const total = kept.reduce((sum, one) => sum + one[2], 0);
   const right = kept.reduce((sum, one) => sum + (one[0] === one[1] ? one[2] : 0), 0);
+  const width = left + whole + 2, height = top + whole + 2;
+  const drawing = s("svg", { class: "heat", role: "img", "aria-label": `${t("confusion")}. ${t("on_diagonal", { right, total })}`, viewBox: `0 0 ${width} ${height}`, "font-size": size }, marks);
+  drawing.style.maxWidth = `${width}px`;
+  drawing.style.minWidth = `${LEAST * width}px`;
   return h("figure", { class: "confusion" },
     h("figcaption", {}, h("strong", {}, t("confusion")), " ", h("span", { class: "quiet" }, t("on_diagonal", { right, total }))),
-    h("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": t("confusion") },
-      s("svg", { class: "heat", role: "img", "aria-label": `${t("confusion")}. ${t("on_diagonal", { right, total })}`, width: left + whole + 2, height: top + whole + 2, "font-size": size }, marks)),
+    h("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": t("confusion") }, drawing),
     h("p", { class: "quiet small" }, t("confusion_reading")));
 };
 
@@ -67,13 +73,20 @@ const curves = (found) => {
   return drawn.length ? h("div", { class: "charts" }, drawn) : null;
 };
 
-/** Everything that is drawn of the measured sets of a classifier; empty without any. */
-export const classifier = (sets) => {
+/** The interval of a metric. One that stands among the run's results is taken from there: two bootstraps of the same
+ * rows differ in the last digits, and a reader would ask which to believe. */
+const bounds = (found, name, results) => {
+  const { value, low, high } = found.headline[name];
+  const same = results.findLast((row) => row.data === found.data && [name, ELSEWHERE[name]].includes(row.metric) && number(row.after) === number(value));
+  return same ? interval(same.low, same.high) : interval(low, high);
+};
+
+/** Everything that is drawn of the measured sets of a classifier; empty without any. `results`: the run's evaluations. */
+export const classifier = (sets, results = []) => {
   const parts = sets.map((found) => {
     const labels = Array.isArray(found.labels) ? found.labels.map(String) : [];
     const measured = HEADLINE.filter((name) => found.headline?.[name]).map((name) => {
-      const { value, low, high } = found.headline[name];
-      return [words(name), { number: true, text: h("b", {}, number(value)) }, { number: true, text: low === null || low === undefined ? "" : `${number(low)} – ${number(high)}` }];
+      return [words(name), { number: true, text: h("b", {}, number(found.headline[name].value)) }, { number: true, text: bounds(found, name, results) }];
     });
     return [
       measured.length ? table([t("metric"), t("value"), t("interval")], measured, { caption: t("rows_measured", { number: found.rows ?? "–", data: words(found.data ?? "") }), kind: "" }) : null,

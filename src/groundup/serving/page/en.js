@@ -5,7 +5,7 @@ export const en = {
   loading: "Loading …", copy: "Copy", copied: "Copied", selected: "Press Ctrl+C", copy_command: "Copy the command line",
   by_command: "The same by command line", choose: "Choose", none: "None", default: "default", settings: "Settings",
   key_title: "This server asks for a key", key_text: "It stands in the file that was given to groundup serve as --key-file. This tab remembers it until it is closed.",
-  key_label: "Key", key_use: "Use this key",
+  key_label: "Key", key_use: "Use this key", key_wrong: "The server did not accept that key.",
 
   conversations: "Conversations", conversation: "Conversation", new_conversation: "New conversation", untitled: "Untitled", rename: "Rename",
   delete: "Delete", delete_sure: "Delete “{title}”? It is kept nowhere else.", deleted: "Deleted.", export: "Export", export_all: "Export all",
@@ -19,11 +19,13 @@ export const en = {
   stop_texts: "Stop texts, one a line", no_language: "No model that writes is served. To serve one:",
   you: "You", edit: "Edit", send: "Send", send_again: "Send again", cancel: "Cancel", stop: "Stop", regenerate: "Regenerate", message: "Message",
   compose_help: "Enter sends, Shift+Enter begins a line", welcome: "Say something to the model.",
+  welcome_go_on: "Begin a text, and the model goes on with it.", message_go_on: "The beginning of a text",
+  continues: "This model has no chat template: it continues your text.", continues_of: "No chat template, so it continues your text: {models}.",
   welcome_more: "What is said stays in this browser. With a second model, both answer side by side.",
   finish_length: "cut at the longest answer", finish_stopped: "stopped", cut_off: "The answer was cut off.", speed: "{tokens} tokens, {speed} a second",
   answer_done: "Answer: {text}", tokens_help: "Tokens of the answer: arrow keys show the probabilities",
 
-  run: "Run", all_runs: "All runs", runs_found: "{number} runs", no_runs: "There is no run in this folder yet. The first one in minutes:", choose_run: "Compare {name}",
+  run: "Run", all_runs: "All runs", runs_found: "{number} runs", no_runs: "There is no run in {folder} yet.", no_folder: "There is no folder {folder}. To show another one:", first_run: "A first run, in minutes:", choose_run: "Compare {name}",
   compare: "Compare", compare_hint: "Choose two to four runs to draw them together.", chosen: "{number} chosen", at_most: "At most {number} runs at once.",
   outcome: "Outcome", outcome_finished: "finished", outcome_early_stopped: "stopped early", outcome_failed: "failed", outcome_unfinished: "unfinished",
   outcome_stopped: "stopped", outcome_empty: "empty", outcome_live: "training",
@@ -62,7 +64,7 @@ export const en = {
   pad: "Drawing surface: draw with the pointer, or with arrow keys; space puts the pen down and up", draw_here: "Draw here:", clear: "Clear", ink: "Sent as", bright_ink: "bright on dark", dark_ink: "dark on bright",
   or_file: "or choose an image:", image_file: "Image file", image_too_large: "The file is larger than 8 MiB.", what_is_sent: "What is sent:", pen_down: "Pen down", pen_up: "Pen up",
 
-  models_found: "{number} models, {served} of them served.", no_models: "No model was found.", served: "served", parameters: "{number} parameters",
+  models_found: "{number} models, {served} of them served.", no_models: "No model was found.", served: "served", served_as: "served as {name}", parameters: "{number} parameters",
   format_groundup: "groundup", format_network: "groundup", format_hugging_face: "Hugging Face", format_gguf: "GGUF", format_llama2c: "llama2.c", format_peft_adapter: "PEFT adapter",
   what_it_is: "What it is", path: "Path", family: "Family", format: "Format", weights: "Tensors", size: "Size", digest: "Digest", labels: "Labels", abilities: "Served as", precision: "Precision", context: "Context",
   lineage: "Lineage", lineage_run: "Run", lineage_data: "Data", lineage_base: "Base", lineage_unknown: "Nothing is recorded of where it comes from.", sizes: "Sizes",

@@ -37,7 +37,7 @@ const lines = (model) => {
 };
 
 const card = (model, wanted) => h("details", { class: "model", id: `model-${model.id}`, open: model.id === wanted },
-  h("summary", {}, h("span", { class: "name" }, model.name), model.served.length ? h("span", { class: "badge good" }, t("served")) : null,
+  h("summary", {}, h("span", { class: "name" }, model.name), model.served.map((one) => h("span", { class: "badge good" }, one.id === model.name ? t("served") : t("served_as", { name: one.id }))),
     h("span", { class: "quiet" }, [model.family, model.parameters ? t("parameters", { number: count(model.parameters) }) : "", model.bytes ? bytes(model.bytes) : "", t(`format_${model.kind}`)].filter(Boolean).join(" · "))),
   model.fault ? h("p", { class: "failure" }, model.fault) : null,
   h("div", { class: "halves" },

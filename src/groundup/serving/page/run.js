@@ -121,7 +121,7 @@ export const run = (view, id) => {
     detail = await get(`/api/runs/${id}`, { signal: stopping.signal });
     head();
     about();
-    parts.classes.replaceChildren(classifier(detail.classification));
+    parts.classes.replaceChildren(classifier(detail.classification, detail.summary.evaluations));
   };
 
   const update = async () => {
@@ -146,7 +146,7 @@ export const run = (view, id) => {
           const focus = document.activeElement?.tagName === "H1";
           detail = fresh;
           head();
-          if (!fresh.line.live) { about(); parts.classes.replaceChildren(classifier(detail.classification)); }
+          if (!fresh.line.live) { about(); parts.classes.replaceChildren(classifier(detail.classification, detail.summary.evaluations)); }
           if (focus) view.querySelector("h1").focus();
         }
       }

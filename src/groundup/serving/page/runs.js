@@ -23,17 +23,20 @@ const list = (view) => {
   const place = h("div", {}, h("p", { class: "empty" }, t("loading")));
   const together = h("a", { class: "button", "aria-disabled": "true", role: "link" }, t("compare"));
   const note = h("span", { class: "quiet small" }, t("compare_hint"));
+  const choosing = h("div", { class: "row centre", hidden: true }, together, note);
   const same = h("div");
-  let before = "", known = [];
+  let before = "", known = [], home = null;
 
   const mark = () => {
     const ready = chosen.size > 1;
     if (ready) together.href = `#/runs/compare/${[...chosen].join(",")}`;
     else together.removeAttribute("href");
     together.setAttribute("aria-disabled", String(!ready));
-    const folder = known.length && known[0].path.endsWith(`/${known[0].name}`) ? known[0].path.slice(0, -known[0].name.length - 1) : "";
+    const folder = known.length && known[0].path.endsWith(`/${known[0].name}`) ? known[0].path.slice(0, -known[0].name.length - 1) : home?.path;
     const pair = known.filter((line) => chosen.has(line.id)).slice(0, 2).map((line) => quote(line.path));
-    same.replaceChildren(commands(command(`groundup runs ${quote(folder || ".")}`), command(`groundup runs --compare ${pair[0] ?? "RUN"} ${pair[1] ?? "RUN"}`)));
+    choosing.hidden = known.length < 2;
+    same.replaceChildren(commands(command(`groundup runs ${quote(folder || ".")}`), ...(choosing.hidden ? [] : [command(`groundup runs --compare ${pair[0] ?? "RUN"} ${pair[1] ?? "RUN"}`)])));
+    same.hidden = home !== null && !home.exists;
     note.textContent = chosen.size ? t("chosen", { number: chosen.size }) : t("compare_hint");
   };
   const pick = (line) => h("input", { type: "checkbox", "data-key": `pick-${line.id}`, "aria-label": t("choose_run", { name: line.name }), checked: chosen.has(line.id), on: { change: (event) => {
@@ -50,18 +53,22 @@ const list = (view) => {
     let lines;
     try {
       lines = await get("/api/runs");
+      home = lines.length ? null : await get("/api/folder");
     } catch (fault) {
       place.replaceChildren(failure(fault));
       return true;
     }
-    const now = JSON.stringify(lines);
+    const now = JSON.stringify([lines, home]);
     if (now === before) return true;
     before = now;
     known = lines;
     mark();
     const focus = place.contains(document.activeElement) ? document.activeElement.getAttribute("data-key") : null;
     if (!lines.length) {
-      place.replaceChildren(h("p", { class: "empty" }, t("no_runs")), command("groundup quickstart"));
+      place.replaceChildren(...(home.exists
+        ? [h("p", { class: "empty" }, t("no_runs", { folder: home.path }))]
+        : [h("p", { class: "note", role: "status" }, t("no_folder", { folder: home.path })), command("groundup serve --runs DIR")]),
+      h("p", { class: "quiet" }, t("first_run")), command(`groundup quickstart --out ${quote(`${home.path}/quickstart`)}`));
       return true;
     }
     const rows = lines.map((line) => [
@@ -81,7 +88,7 @@ const list = (view) => {
     return true;
   };
 
-  view.append(title(t("tab_runs")), h("div", { class: "row centre" }, together, note), place, same);
+  view.append(title(t("tab_runs")), choosing, place, same);
   mark();
   return repeat(update, EVERY);
 };

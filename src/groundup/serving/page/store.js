@@ -39,7 +39,7 @@ export const fresh = () => ({
 
 /** The messages of one side of a conversation up to a turn: what a model is asked with, and what is trained on. */
 export const messages = (one, side, until = one.turns.length) => {
-  const said = one.system.trim() ? [{ role: "system", content: one.system }] : [];
+  const said = one.system.trim() ? [{ role: "system", content: one.system.trim() }] : [];
   for (const turn of one.turns.slice(0, until)) {
     said.push({ role: "user", content: turn.user });
     const answer = turn.answers[side] ?? turn.answers[0];

@@ -5,7 +5,7 @@ export const zh = {
   loading: "正在载入……", copy: "复制", copied: "已复制", selected: "请按 Ctrl+C", copy_command: "复制命令",
   by_command: "对应的命令行", choose: "选择", none: "无", default: "默认", settings: "设置",
   key_title: "服务器需要密钥", key_text: "密钥在 groundup serve 的 --key-file 所指的文件里。关闭此标签页后即忘记。",
-  key_label: "密钥", key_use: "使用此密钥",
+  key_label: "密钥", key_use: "使用此密钥", key_wrong: "服务器没有接受这个密钥。",
 
   conversations: "对话列表", conversation: "对话", new_conversation: "新对话", untitled: "未命名", rename: "重命名",
   delete: "删除", delete_sure: "删除“{title}”？别处没有保存。", deleted: "已删除。", export: "导出", export_all: "全部导出",
@@ -19,11 +19,13 @@ export const zh = {
   stop_texts: "停止文本，每行一个", no_language: "没有正在服务的语言模型。启动一个：",
   you: "你", edit: "编辑", send: "发送", send_again: "重新发送", cancel: "取消", stop: "停止", regenerate: "重新生成", message: "消息",
   compose_help: "Enter 发送，Shift+Enter 换行", welcome: "对模型说点什么。",
+  welcome_go_on: "写一段开头，模型会接着写下去。", message_go_on: "一段文本的开头",
+  continues: "这个模型没有对话模板：它会接着你的文本写下去。", continues_of: "没有对话模板，会接着你的文本写下去：{models}。",
   welcome_more: "所说的话只留在这个浏览器里。选第二个模型，两者会并排回答。",
   finish_length: "到达最长回答而截断", finish_stopped: "已停止", cut_off: "回答中断了。", speed: "{tokens} 个词元，每秒 {speed} 个",
   answer_done: "回答：{text}", tokens_help: "回答的词元：用方向键查看概率",
 
-  run: "训练", all_runs: "全部训练", runs_found: "{number} 次训练", no_runs: "这个文件夹里还没有训练。几分钟完成第一次：", choose_run: "比较 {name}",
+  run: "训练", all_runs: "全部训练", runs_found: "{number} 次训练", no_runs: "{folder} 里还没有训练。", no_folder: "没有文件夹 {folder}。显示另一个文件夹：", first_run: "几分钟完成第一次训练：", choose_run: "比较 {name}",
   compare: "比较", compare_hint: "选择两到四次训练，画在一起。", chosen: "已选 {number} 个", at_most: "一次最多 {number} 个。",
   outcome: "结果", outcome_finished: "已完成", outcome_early_stopped: "提前停止", outcome_failed: "失败", outcome_unfinished: "未完成",
   outcome_stopped: "已停止", outcome_empty: "空", outcome_live: "训练中",
@@ -62,7 +64,7 @@ export const zh = {
   pad: "画板：用指针或方向键画；空格键落笔、提笔", draw_here: "在这里画：", clear: "清除", ink: "发送为", bright_ink: "深底亮字", dark_ink: "浅底深字",
   or_file: "或选择图像：", image_file: "图像文件", image_too_large: "文件大于 8 MiB。", what_is_sent: "发送的图像：", pen_down: "落笔", pen_up: "提笔",
 
-  models_found: "{number} 个模型，其中 {served} 个正在服务。", no_models: "没有找到模型。", served: "服务中", parameters: "{number} 个参数",
+  models_found: "{number} 个模型，其中 {served} 个正在服务。", no_models: "没有找到模型。", served: "服务中", served_as: "服务名 {name}", parameters: "{number} 个参数",
   format_groundup: "groundup", format_network: "groundup", format_hugging_face: "Hugging Face", format_gguf: "GGUF", format_llama2c: "llama2.c", format_peft_adapter: "PEFT 适配器",
   what_it_is: "概况", path: "路径", family: "系列", format: "格式", weights: "张量", size: "大小", digest: "摘要", labels: "标签", abilities: "服务能力", precision: "精度", context: "上下文",
   lineage: "来历", lineage_run: "训练", lineage_data: "数据", lineage_base: "基础模型", lineage_unknown: "没有记录它的来历。", sizes: "尺寸",
