@@ -114,7 +114,8 @@ class Answer:
         prompt, top = self.ask.prompt, self.ask.score_prompt
         assert top is not None
         following = list(prompt[start + 1 : start + 1 + len(logits_TV)])
-        self.scores[start + 1 :] = scored(logits_TV[: len(following)], following, top)
+        logits_TV = logits_TV[: len(following)]
+        self.scores[start + 1 :] = scored(logits_TV, logits_TV.logsumexp(dim=-1), following, top)
 
     def choose(self, logits_V: Tensor) -> int:
         """The next token, drawn; it counts only once it is given to `write`."""
@@ -123,12 +124,17 @@ class Answer:
         [chosen] = sample(logits_V[None], options, [self._generator], self._counts, allowed).tolist()
         return int(chosen)
 
-    def write(self, token: int, logits_V: Tensor) -> None:
-        """Put a chosen token at the end of the answer, and hand on what is certain of its text."""
+    def write(self, token: int, logits_V: Tensor, total: Tensor) -> None:
+        """Put a chosen token at the end of the answer, and hand on what is certain of its text.
+
+        Args:
+            logits_V: that it was chosen from.
+            total: their log-sum-exp.
+        """
         if token in self.ask.end_ids:
             self.end("stop")
             return
-        [found] = scored(logits_V[None], [token], self.ask.top)
+        [found] = scored(logits_V[None], total[None], [token], self.ask.top)
         self.tokens.append(token)
         if self._counts is not None:
             self._counts.write(0, token)
@@ -169,15 +175,20 @@ def _counts(ask: Ask, vocabulary: int) -> Counts | None:
     return counts
 
 
-def scored(logits_TV: Tensor, ids: Sequence[int], top: int) -> list[Scored]:
-    """The log-probabilities of tokens, each after its position, and the `top` likeliest at each."""
+def scored(logits_TV: Tensor, total_T: Tensor, ids: Sequence[int], top: int) -> list[Scored]:
+    """The log-probabilities of tokens, each after its position, and the `top` likeliest at each.
+
+    Args:
+        logits_TV: float32.
+        total_T: the log-sum-exp of each row, with which a logit becomes a log-probability.
+    """
     if not ids:
         return []
-    logprob_TV = logits_TV.float().log_softmax(dim=-1)
-    own = logprob_TV.gather(1, torch.tensor(ids, device=logits_TV.device)[:, None])[:, 0].tolist()
+    own = (logits_TV.gather(1, torch.tensor(ids)[:, None])[:, 0] - total_T).tolist()
     if not top:
         return [Scored(id, value) for id, value in zip(ids, own)]
-    values, places = logprob_TV.topk(min(top, logprob_TV.shape[1]), dim=-1)
+    values, places = logits_TV.topk(min(top, logits_TV.shape[1]), dim=-1)
+    values = values - total_T[:, None]
     return [
         Scored(id, value, tuple(Candidate(*pair) for pair in zip(best, logprobs)))
         for id, value, best, logprobs in zip(ids, own, places.tolist(), values.tolist())

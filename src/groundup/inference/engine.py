@@ -170,9 +170,7 @@ class Engine:
         """One chunk of a prompt, and one token of every answer."""
         self._drop_cancelled()
         self._admit()
-        begun = next((one for one in self._running if _missing(one) > 1), None)
-        if begun is not None:
-            self._prefill(begun)
+        self._prefill([one for one in self._running if _missing(one) > 1])
         self._decode([one for one in self._running if _missing(one) == 1])
         for one in [one for one in self._running if one.answer.finish is not None]:
             self._leave(one)
@@ -206,15 +204,30 @@ class Engine:
                 self.counted["cached_tokens"] += memory.length
             self._running.append(_Running(answer, memory))
 
-    def _prefill(self, one: _Running) -> None:
-        """Compute one chunk of what is missing, all but the last token."""
-        answer, memory = one
-        missing = answer.tokens[memory.length : -1][: CHUNK - memory.length % CHUNK]
-        start, scoring = memory.length, answer.ask.score_prompt is not None and not answer.begun
-        if self._room(one, memory.length + len(missing) + 1):
-            logits = self._run([Segment(missing, memory, last=not scoring)], [one])
-            if logits is not None and scoring:
-                answer.score(logits, start)
+    def _prefill(self, rows: list[_Running]) -> None:
+        """Compute a chunk of what is missing, all but the last token of each, of as many answers as fit into it."""
+        segments: list[Segment] = []
+        begun: list[_Running] = []
+        left = CHUNK
+        for one in rows:
+            missing = one.answer.tokens[one.memory.length : -1][:left]
+            if not missing or one not in self._running or not self._room(one, one.memory.length + len(missing) + 1):
+                continue
+            scoring = one.answer.ask.score_prompt is not None and not one.answer.begun
+            segments.append(Segment(missing, one.memory, last=not scoring))
+            begun.append(one)
+            left -= len(missing)
+        kept = [pair for pair in zip(segments, begun) if pair[1] in self._running]  # making room may send one away
+        starts = [segment.memory.length for segment, _ in kept]
+        found = self._run([segment for segment, _ in kept], [one for _, one in kept]) if kept else None
+        if found is None:
+            for _, one in kept if len(kept) > 1 else ():
+                self._prefill([one])
+            return
+        logits = found[0].split([1 if segment.last else len(segment.tokens) for segment, _ in kept])
+        for (segment, one), start, its in zip(kept, starts, logits):
+            if not segment.last:
+                one.answer.score(its, start)
 
     def _decode(self, rows: list[_Running]) -> None:
         """Compute the next token of each answer, and more where guesses turn out right."""
@@ -225,13 +238,14 @@ class Engine:
             Segment([*one.answer.tokens[one.memory.length :], *guess], one.memory, last=not guess)
             for one, guess in zip(rows, guesses)
         ]
-        logits = self._run(segments, rows) if rows else None
-        if logits is None:
+        found = self._run(segments, rows) if rows else None
+        if found is None:
+            for one in rows if len(rows) > 1 else ():  # find the one at fault: each is tried alone
+                self._decode([one])
             return
-        start = 0
-        for one, guess in zip(rows, guesses):
-            self._take(one, guess, logits[start : start + 1 + len(guess)])
-            start += 1 + len(guess)
+        sizes = [1 + len(guess) for guess in guesses]
+        for one, guess, logits, total in zip(rows, guesses, *(tensor.split(sizes) for tensor in found)):
+            self._take(one, guess, logits, total)
 
     def _guess(self, one: _Running) -> list[int]:
         """Tokens that may come, as many as there is room for."""
@@ -240,14 +254,14 @@ class Engine:
         guess = self.drafter.guess(one.answer.tokens)[: max(0, one.answer.room - 1)]
         return guess if guess and self.budget.grow(one.memory, one.memory.length + 1 + len(guess)) else []
 
-    def _take(self, one: _Running, guess: list[int], logits_MV: Tensor) -> None:
+    def _take(self, one: _Running, guess: list[int], logits_MV: Tensor, total_M: Tensor) -> None:
         """Write the tokens that the model chooses; a guess is right if it is the one that is chosen, so the text is
         the same with and without guesses (Leviathan et al. 2023, arXiv:2211.17192, for draws that are repeatable)."""
         answer, written = one.answer, 0
         try:
             for place in range(len(guess) + 1):
                 token = answer.choose(logits_MV[place])
-                answer.write(token, logits_MV[place])
+                answer.write(token, logits_MV[place], total_M[place])
                 written += 1
                 if answer.finish is not None or place == len(guess) or guess[place] != token:
                     break
@@ -259,25 +273,22 @@ class Engine:
         self.counted["accepted"] += written - 1
         one.memory.crop(min(one.memory.length, len(answer.tokens) - (answer.finish is None)))
 
-    def _run(self, segments: list[Segment], rows: list[_Running]) -> Tensor | None:
-        """Logits; None if computing them failed, which fails these answers and no others."""
+    def _run(self, segments: list[Segment], rows: list[_Running]) -> tuple[Tensor, Tensor] | None:
+        """Logits (M, V) and the log-sum-exp of each row (M,). None if computing them failed: a lone answer fails with
+        it, of several none does."""
         lengths = [segment.memory.length for segment in segments]
         try:
             logits = self.runner.run(segments)
-            if not bool(torch.isfinite(logits).all()):
+            total = logits.logsumexp(dim=-1)
+            if not bool(torch.isfinite(total).all()):  # a row with a NaN or an infinity has no finite sum
                 raise not_finite(logits, lengths[0])
         except FAULTS as error:
             for segment, length in zip(segments, lengths):
                 segment.memory.crop(length)
-            if len(rows) > 1:  # find the one that is at fault: each is tried alone
-                for segment, one in zip(segments, rows):
-                    alone = self._run([segment._replace(last=True, tokens=segment.tokens[:1])], [one])
-                    if alone is not None:
-                        self._take(one, [], alone)
-                return None
-            self._fail(rows[0], error)
+            if len(rows) == 1:
+                self._fail(rows[0], error)
             return None
-        return logits
+        return logits, total
 
     def _room(self, one: _Running, length: int) -> bool:
         """Let a sequence grow; where memory is short, the youngest answers give theirs up and wait again."""
@@ -339,9 +350,10 @@ def _stream(runner: Runner, ask: Ask) -> Iterator[Piece]:
         logits = runner.run([Segment(new, memory)])
         if memory.length < len(answer.tokens):
             continue
-        if not bool(torch.isfinite(logits).all()):
+        total = logits.logsumexp(dim=-1)
+        if not bool(torch.isfinite(total).all()):
             raise not_finite(logits, memory.length)
-        answer.write(answer.choose(logits[0]), logits[0])
+        answer.write(answer.choose(logits[0]), logits[0], total[0])
 
 
 def _missing(one: _Running) -> int:

@@ -219,9 +219,6 @@ def sample(
     if allowed_BV is not None:
         logits_BV = logits_BV.masked_fill(~allowed_BV, -math.inf)
     if options.temperature < GREEDY_BELOW:
-        best = logits_BV == logits_BV.amax(dim=-1, keepdim=True)
-        vocabulary = logits_BV.shape[1]
-        ids_V = torch.arange(vocabulary, device=logits_BV.device)
-        return torch.where(best, ids_V, vocabulary - 1).amin(dim=-1)
+        return logits_BV.argmax(dim=-1)  # the first of equal ones, as torch documents
     uniform = [torch.rand((), generator=g, dtype=torch.float64) for g in generators]
     return draw_B(filtered_BV(logits_BV, options), torch.stack(uniform).to(logits_BV.device))
