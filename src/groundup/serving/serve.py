@@ -106,7 +106,8 @@ class Server(uvicorn.Server):
 
     async def _until_drained(self) -> None:
         desk = self._desk
-        log.warning("stopping: %d requests are under way; a second Ctrl-C ends them at once", desk.under_way)
+        if desk.under_way:
+            log.warning("stopping: %d requests are under way; a second Ctrl-C ends them at once", desk.under_way)
         try:
             async with asyncio.timeout(desk.options.drain_seconds):
                 while desk.under_way:
