@@ -8,7 +8,6 @@ Shapes: V vocabulary, T positions of a prompt.
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Callable, Collection, Sequence
 from typing import NamedTuple, Protocol
 
@@ -65,7 +64,6 @@ class Ask(NamedTuple):
     top: how many alternatives are named beside each token.
     score_prompt: score the prompt too, naming so many alternatives; None: do not.
     constraint: what the answer must keep to; a fresh one.
-    fresh_seed: draw with a seed of its own instead of the one of the options.
     """
 
     prompt: Sequence[int]
@@ -75,7 +73,6 @@ class Ask(NamedTuple):
     top: int = 0
     score_prompt: int | None = None
     constraint: Constraint | None = None
-    fresh_seed: bool = False
 
 
 Sink = Callable[[Step | GroundupError], None]
@@ -99,8 +96,7 @@ class Answer:
         self.cached = 0
         self.begun = False
         self._scanner = StopScanner(ask.options.stop)
-        seed = secrets.randbits(63) if ask.fresh_seed else ask.options.seed
-        self._generator = torch.Generator().manual_seed(seed)
+        self._generator = torch.Generator().manual_seed(ask.options.seed)
         self._counts = _counts(ask, vocabulary)
 
     @property
@@ -108,14 +104,14 @@ class Answer:
         """How many tokens may still be written."""
         return self.ask.options.max_tokens - (len(self.tokens) - len(self.ask.prompt))
 
-    def score(self, logits_TV: Tensor, start: int) -> None:
-        """Take the scores of the prompt's tokens after positions start … start + T - 1; given again, they replace
-        what was there."""
+    def score(self, logits_TV: Tensor, total_T: Tensor, start: int) -> None:
+        """Take the scores of the prompt's tokens after positions start … start + T - 1, and their log-sum-exps; given
+        again, they replace what was there."""
         prompt, top = self.ask.prompt, self.ask.score_prompt
         assert top is not None
         following = list(prompt[start + 1 : start + 1 + len(logits_TV)])
-        logits_TV = logits_TV[: len(following)]
-        self.scores[start + 1 :] = scored(logits_TV, logits_TV.logsumexp(dim=-1), following, top)
+        count = len(following)
+        self.scores[start + 1 :] = scored(logits_TV[:count], total_T[:count], following, top)
 
     def choose(self, logits_V: Tensor) -> int:
         """The next token, drawn; it counts only once it is given to `write`."""

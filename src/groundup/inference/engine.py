@@ -1,6 +1,6 @@
 """The generation engine: many answers at once, from a thread of its own (continuous batching; Yu et al. 2022, Orca).
 
-Answers join and leave between two tokens. A round of the engine computes at most one chunk of one prompt and one
+Answers join and leave between two tokens. A round of the engine computes at most one chunk of prompts and one
 token of every answer, so that a long prompt delays the others by a chunk and no more. When memory runs short the
 youngest answer gives its up and is computed again later; its text goes on unchanged.
 
@@ -167,7 +167,7 @@ class Engine:
                     self._lost(error)
 
     def _round(self) -> None:
-        """One chunk of a prompt, and one token of every answer."""
+        """One chunk of prompts, and one token of every answer."""
         self._drop_cancelled()
         self._admit()
         self._prefill([one for one in self._running if _missing(one) > 1])
@@ -224,10 +224,10 @@ class Engine:
             for _, one in kept if len(kept) > 1 else ():
                 self._prefill([one])
             return
-        logits = found[0].split([1 if segment.last else len(segment.tokens) for segment, _ in kept])
-        for (segment, one), start, its in zip(kept, starts, logits):
+        sizes = [1 if segment.last else len(segment.tokens) for segment, _ in kept]
+        for (segment, one), start, *its in zip(kept, starts, *(tensor.split(sizes) for tensor in found)):
             if not segment.last:
-                one.answer.score(its, start)
+                one.answer.score(*its, start)
 
     def _decode(self, rows: list[_Running]) -> None:
         """Compute the next token of each answer, and more where guesses turn out right."""
@@ -303,7 +303,12 @@ class Engine:
         return True
 
     def _lost(self, error: BaseException) -> None:
-        """Something unforeseen: every answer under way fails, and the engine goes on with nothing remembered."""
+        """Something unforeseen: every answer under way fails, or the next one if it came while that one was let in, and
+        the engine goes on with nothing remembered."""
+        if not self._running and self._waiting:
+            with self._changed:
+                first = self._waiting.popleft()
+            self._running.append(_Running(first, Memory(self.runner.shape)))
         for one in list(self._running):
             self._fail(one, error)
         self.budget = Budget(self.runner.shape, self.options.cache_tokens)

@@ -13,6 +13,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
@@ -21,7 +22,6 @@ import torch
 SOURCE = Path(__file__).with_name("decoder.c")
 FLAGS = ("-O3", "-march=native", "-ffp-contract=fast", "-fno-math-errno", "-std=gnu11", "-shared", "-fPIC", "-fopenmp")
 COMPILE_SECONDS = 120
-LIBRARY_ABI = 1
 SWITCH = "GROUNDUP_PLAIN_GENERATION"
 """Set to 1: do without, as if there were no compiler."""
 
@@ -100,7 +100,7 @@ def why_not() -> str | None:
 def _compiled(compiler: str) -> Path:
     """The library in the user's cache, made if it is not there for this source, compiler and processor."""
     source = SOURCE.read_bytes()
-    what = (str(LIBRARY_ABI), compiler, *FLAGS, _processor(), torch.__version__)
+    what = (compiler, *FLAGS, _processor(), torch.__version__)
     digest = hashlib.sha256(b"\0".join([source, *(part.encode() for part in what)])).hexdigest()[:24]
     for folder in _folders():
         target = folder / f"decoder-{digest}.so"
@@ -128,11 +128,13 @@ def _run_compiler(command: list[str]) -> None:
         raise Unavailable(f"the compiler failed: {first[:200]}")
 
 
-def _folders() -> list[Path]:
-    """Where the library may be kept: the user's own cache, else a folder of this user that only it can write."""
+def _folders() -> Iterator[Path]:
+    """Where the library may be kept: the user's own cache, else a new folder that only this user can write."""
     base = os.environ.get("XDG_CACHE_HOME", "")
     own = Path(base) if base and Path(base).is_absolute() else Path("~/.cache").expanduser()
-    return [own / "groundup", Path(tempfile.mkdtemp(prefix="groundup-"))] if own.is_absolute() else []
+    if own.is_absolute():
+        yield own / "groundup"
+    yield Path(tempfile.mkdtemp(prefix="groundup-"))
 
 
 def _processor() -> str:

@@ -49,7 +49,7 @@ def shape_of(model: LanguageModel) -> Shape:
     return Shape(probe.layers, key.shape[1], key.shape[3], key.dtype, key.device)
 
 
-@dataclass
+@dataclass(eq=False)
 class Memory:
     """Keys and values of one sequence, (L, G, capacity, K), and the tokens they belong to."""
 

@@ -36,13 +36,18 @@ class PromptLookup:
         self.longest, self.shortest, self.tokens = longest, shortest, tokens
 
     def guess(self, tokens: Sequence[int]) -> list[int]:
-        for size in range(min(self.longest, len(tokens) - 1), self.shortest - 1, -1):
-            ending = tokens[-size:]
-            last = ending[-1]
-            for end in range(len(tokens) - 2, size - 2, -1):
-                if tokens[end] == last and tokens[end - size + 1 : end + 1] == ending:
-                    return list(tokens[end + 1 : end + 1 + self.tokens])
-        return []
+        end, place, most, found = len(tokens) - 1, -1, self.shortest, None
+        while True:  # from one place of the last token to the next: this is done for every token that is written
+            try:
+                place = tokens.index(tokens[-1], place + 1, end)
+            except ValueError:
+                break
+            size = 1
+            while size < min(self.longest, place + 1) and tokens[place - size] == tokens[end - size]:
+                size += 1
+            if size >= most:
+                most, found = size, place
+        return [] if found is None else list(tokens[found + 1 : found + 1 + self.tokens])
 
 
 class Fast(Protocol):

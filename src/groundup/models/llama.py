@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from groundup.contract import Cache
-from groundup.functional import attention, attention_mask, rms_norm, rotate_pairs
+from groundup.functional import attention, attention_mask, causal_mask, rms_norm, rotate_pairs
 
 
 class RotaryScaling(BaseModel):
@@ -133,9 +133,7 @@ def decoder_mask(tokens_BT: Tensor, document_BT: Tensor | None, seen: int, windo
     """
     length = tokens_BT.shape[1]
     if document_BT is None:
-        if window is None and (not seen or length == 1):
-            return None
-        document_BT = torch.zeros(1, seen + length, dtype=torch.int64, device=tokens_BT.device)
+        return causal_mask(length, seen, window, tokens_BT.device)
     return attention_mask(document_BT, window)[:, :, seen:]
 
 

@@ -121,7 +121,7 @@ class ServedLanguage:
             logit_bias=dict(wanted.logit_bias),
             max_tokens=max(1, self.context if wanted.max_tokens is None else min(wanted.max_tokens, self.context)),
             stop=wanted.stop,
-            seed=wanted.seed or 0,
+            seed=wanted.seed,
         )
         ask = Ask(
             list(ids),
@@ -131,7 +131,6 @@ class ServedLanguage:
             top=wanted.top_logprobs,
             score_prompt=wanted.prompt_logprobs,
             constraint=None if wanted.structure is None else self._grammar(wanted.structure).start(),
-            fresh_seed=wanted.seed is None,
         )
         return self.engine.ask(ask, lambda step: sink(step if isinstance(step, GroundupError) else _piece(step)))
 

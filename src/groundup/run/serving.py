@@ -5,7 +5,6 @@ Here paths become models and engines; what an answer is, and everything of HTTP,
 
 from __future__ import annotations
 
-import gc
 import json
 import threading
 import time
@@ -64,7 +63,6 @@ class _Place:
     size: int
     served: Served | None = None
     used: float = 0.0
-    lock: threading.Lock = field(default_factory=threading.Lock)
 
 
 class ModelShelf:
@@ -82,7 +80,8 @@ class ModelShelf:
     def __init__(self, models: Sequence[str], options: ShelfOptions, say: Say = lambda line: None) -> None:
         self.options, self.say = options, say
         self._places: dict[str, _Place] = {}
-        self._lock = threading.Lock()
+        self._loading = threading.RLock()
+        """Held while a model comes or goes: one at a time, so that none is counted twice or not at all."""
         self._closed = False
         for given in models:
             name, path = named(given)
@@ -111,9 +110,13 @@ class ModelShelf:
         place = self._places.get(name)
         if place is None:
             raise _unknown(name, self.names())
-        with place.lock:
-            place.used = time.monotonic()
-            if place.served is None:
+        place.used = time.monotonic()
+        served = place.served
+        return served if served is not None else self._load(name, place)
+
+    def _load(self, name: str, place: _Place) -> Served:
+        with self._loading:
+            if place.served is None:  # nobody else was faster
                 self._make_room(name, place)
                 self.say(f"loading {printable(name)} from {printable(str(place.path))}")
                 place.served = serve_model(name, place.path, self.options, place.created)
@@ -121,21 +124,17 @@ class ModelShelf:
                 self.say(f"{printable(name)} is ready: {card['family']}, {card['form']}, {card['seconds_to_load']} s")
             return place.served
 
-    def load(self, name: str) -> Served:
-        """As `get`."""
-        return self.get(name)
-
     def unload(self, name: str) -> None:
         place = self._places.get(name)
         if place is None:
             raise _unknown(name, self.names())
-        with place.lock:
+        with self._loading:
             served, place.served = place.served, None
-        if served is not None:
-            _close(served, 60.0)
-            del served
-            gc.collect()
-            self.say(f"unloaded {printable(name)}")
+            if served is not None:
+                _close(served, 60.0)
+                del served
+                release_memory()
+                self.say(f"unloaded {printable(name)}")
 
     def load_first(self) -> None:
         """Load what fits of what was asked for at the start, so that the first request does not wait."""
@@ -167,14 +166,13 @@ class ModelShelf:
             return
         if wanted.size > limit:
             raise _too_large(name, wanted.size, limit)
-        with self._lock:
-            while True:
-                loaded = [(p.used, n) for n, p in self._places.items() if p.served is not None and p is not wanted]
-                if sum(self._places[n].size for _, n in loaded) + wanted.size <= limit:
-                    return
-                oldest = min(loaded)[1]
-                self._wanted = [one for one in self._wanted if one != oldest]
-                self.unload(oldest)
+        while True:
+            loaded = [(p.used, n) for n, p in self._places.items() if p.served is not None]
+            if sum(self._places[n].size for _, n in loaded) + wanted.size <= limit:
+                return
+            oldest = min(loaded)[1]
+            self._wanted = [one for one in self._wanted if one != oldest]
+            self.unload(oldest)
 
 
 def serve_model(name: str, path: Path, options: ShelfOptions, created: int) -> Served:

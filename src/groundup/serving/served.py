@@ -74,8 +74,7 @@ class Wanted:
     presence_penalty: float = 0.0
     logit_bias: Mapping[int, float] = field(default_factory=dict)
     stop: tuple[str, ...] = ()
-    seed: int | None = None
-    """None: a fresh one."""
+    seed: int = 0
     top_logprobs: int = 0
     """How many alternatives each piece names beside the token; the token's own log-probability is always there."""
     prompt_logprobs: int | None = None
@@ -228,7 +227,7 @@ class Served:
 
 
 class Shelf(Protocol):
-    """The models of a server, by name. Any thread may call it; `get` and `load` block while weights are read."""
+    """The models of a server, by name. Any thread may call it; `get` blocks while weights are read."""
 
     def names(self) -> list[str]:
         """Of all models that may be asked for, loaded or not, the default one first."""
