@@ -322,6 +322,7 @@ def test_requests_for_one_model_wait_for_it_together() -> None:
         return inner(name)
 
     models.get = slow  # type: ignore[method-assign]
+    models.find = lambda name: None  # type: ignore[method-assign]
     app = house(models=models)
 
     async def work() -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
+import socket
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +14,10 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
+from groundup.checkpoint.process import process_started
 from groundup.data.card import quarantine_lines
 from groundup.errors import GroundupError
-from groundup.run import library, library_data, library_events
+from groundup.run import library_data, library_events
 from groundup.run.library import RunsLibrary
 from groundup.run.library_events import read_piece
 
@@ -24,6 +27,7 @@ from fastapi import FastAPI
 from house import Caller
 from made_runs import HOSTILE, REASONS, append, live_run, prepared_text, runs_folder
 from tests.report.example_run import example_run, write_lines
+from tests.small_models import small_tokenizer, writing_model
 
 from groundup.serving.library import RunsFolder
 from groundup.serving.library_routes import REPORT_POLICY, router
@@ -72,10 +76,15 @@ def test_every_run_is_listed_in_whatever_state_it_is(shelf: RunsLibrary) -> None
 def test_a_run_is_live_no_longer_when_its_process_died(tmp_path: Path) -> None:
     live_run(tmp_path / "run", steps=5)
     assert RunsLibrary(tmp_path).runs()[0].live
-    lock = {"pid": 2**22 + 1, "started": 0.0, "host": library.socket.gethostname()}
+    lock = {"pid": 2**22 + 1, "started": 0.0, "host": socket.gethostname()}
     (tmp_path / "run" / "lock").write_text(json.dumps(lock))
     assert not RunsLibrary(tmp_path).runs()[0].live
-    (tmp_path / "run" / "lock").write_text(json.dumps({**lock, "pid": os.getpid()}))
+    mine = {**lock, "pid": os.getpid(), "started": process_started(os.getpid())}
+    (tmp_path / "run" / "lock").write_text(json.dumps(mine))
+    assert RunsLibrary(tmp_path).runs()[0].live
+    (tmp_path / "run" / "lock").write_text(json.dumps({**mine, "started": 1.0}))
+    assert not RunsLibrary(tmp_path).runs()[0].live, "another process has that number now"
+    (tmp_path / "run" / "lock").write_text(json.dumps(mine))
     assert RunsLibrary(tmp_path).runs()[0].live
     os.utime(tmp_path / "run" / "events.jsonl", (1, 1))
     assert not RunsLibrary(tmp_path).runs()[0].live
@@ -324,3 +333,29 @@ def test_a_quarantine_of_half_a_line_is_read(tmp_path: Path) -> None:
     path.write_bytes(quarantine_lines([{"order": 0, "reason": "a", "text": "b"}]) + b'{"reason": "cut')
     rows = library_data.set_aside(path, 0, 10, "", "").rows
     assert [row["reason"] for row in rows] == ["a", "not readable"]
+
+
+def test_a_line_too_long_to_be_shown_is_one_row(tmp_path: Path) -> None:
+    path = tmp_path / "quarantine.jsonl"
+    giant = json.dumps({"reason": "huge", "text": "x" * (3 * library_data.LONGEST)})
+    path.write_text(giant + "\n" + json.dumps({"reason": "small"}) + "\n")
+    page = library_data.set_aside(path, 0, 10, "", "")
+    assert [row["reason"] for row in page.rows] == ["not readable", "small"] and page.next is None
+
+
+def test_a_model_listed_before_its_run_ended_is_described_anew(tmp_path: Path) -> None:
+    folder = example_run(tmp_path / "run")
+    shutil.rmtree(folder / "model", ignore_errors=True)
+    writing_model(folder / "model", small_tokenizer())
+    lines = (folder / "events.jsonl").read_text().splitlines()
+    ends = [line for line in lines if json.loads(line)["event"] == "end"]
+    assert ends, "the example has an end"
+    (folder / "events.jsonl").write_text("\n".join(line for line in lines if line not in ends) + "\n")
+    shelf = RunsLibrary(tmp_path)
+    before = {line.id: line.lineage.get("outcome") for line in shelf.models()}
+    assert before, "the run has a model"
+    with (folder / "events.jsonl").open("a") as file:
+        file.write("\n".join(ends) + "\n")
+    after = {line.id: line.lineage.get("outcome") for line in RunsLibrary(tmp_path).models()}
+    shelf._summaries = type(shelf._summaries)()  # as if the time had passed for which a summary is believed
+    assert {line.id: line.lineage.get("outcome") for line in shelf.models()} == after != before

@@ -113,7 +113,7 @@ def _acquire(path: Path) -> int:
                 continue
         locked = _flock(descriptor)
         if locked is None:
-            locked = created or _is_abandoned(path)
+            locked = created or is_abandoned(path)
         if not locked:
             os.close(descriptor)
             raise _occupied(path)
@@ -135,7 +135,7 @@ def _flock(descriptor: int) -> bool | None:
     return True
 
 
-def _is_abandoned(path: Path) -> bool:
+def is_abandoned(path: Path) -> bool:
     """Whether the process that wrote the lock file is gone; of another host's process nobody can tell."""
     holder = _read_holder(path)
     return holder is not None and holder.host == socket.gethostname() and not _is_running(holder)

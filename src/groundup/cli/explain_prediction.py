@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -93,7 +92,7 @@ def show(found: Mapping[str, Any], painter: Painter) -> None:
 def _show_sum(found: Mapping[str, Any], painter: Painter) -> None:
     if found["gap"] is not None:
         difference = found["score"] - found["baseline_score"]
-        share = f", {found['relative_gap']:.2g} of it" if math.isfinite(found["relative_gap"]) else ""
+        share = f", {found['relative_gap']:.2g} of it" if found["relative_gap"] is not None else ""
         painter.print(
             f"\nsum {found['sum']:+.6f}, difference of the scores {difference:+.6f}: gap {found['gap']:+.2g}{share}"
         )

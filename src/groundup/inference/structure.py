@@ -34,12 +34,15 @@ MAX_SCHEMA_VALUES = 8192
 MAX_MULTIPLE = 10_000
 """Sum of the significant digits of all `multipleOf`: each becomes an automaton with so many states."""
 MAX_REGEX_BYTES = 8 * 1024
+FUEL = 100_000
+"""Work that the library may spend on an expression before the first token; it does the rest on the way."""
 MAX_EXPANDED = 20_000
 """Characters that an expression is made of once its numbered repetitions are written out."""
 MAX_LARK_BYTES = 64 * 1024
 MAX_CHOICES = 1024
 MAX_CHOICE_BYTES = 64 * 1024
-_REPETITION = re.compile(r"\{(\d{1,9})(?:,(\d{1,9})?)?\}")
+_REPETITION = re.compile(r"\{\s*(\d*)\s*(?:,\s*(\d*)\s*)?\}|~\s*(\d+)(?:\s*\.\.\s*(\d+))?")
+_CLASS = re.compile(r"\[\^?\]?(?:\\.|\[:\^?\w+:\]|[^\]\\])*\]")
 WHITESPACE = r"[\x20\x0A\x0D\x09]{1,32}"
 """Between the parts of JSON. The library's own default has no end, and a small model may never leave it."""
 
@@ -195,7 +198,7 @@ class Constraint:
 
 
 def compile_structure(vocabulary: Vocabulary, kind: Kind, source: str) -> Grammar:
-    """A structure, ready for the tokens of a vocabulary; takes well under a second.
+    """A structure, ready for the tokens of a vocabulary.
 
     Texts that follow it may still be endless, as in a schema that contains itself: `max_tokens` bounds them.
 
@@ -216,7 +219,7 @@ def compile_structure(vocabulary: Vocabulary, kind: Kind, source: str) -> Gramma
         grammar = _grammar(kind, source)
     except ValueError as error:
         raise _refused(kind, str(error)) from error
-    limits = library.LLParserLimits(verbose_errors=False)
+    limits = library.LLParserLimits(verbose_errors=False, initial_lexer_fuel=FUEL)
     matcher = library.LLMatcher(vocabulary.library, grammar, log_level=0, limits=limits)
     if matcher.is_error():
         raise _refused(kind, matcher.get_error())
@@ -294,10 +297,13 @@ def _repeats(expression: str) -> None:
     while place < len(expression):
         found = _REPETITION.match(expression, place)
         if found is not None:
-            times = max(int(number) for number in found.groups(default="0"))
+            times = max(int(number or "0") for number in found.groups(default="0"))
             sizes[-1] += last * max(times - 1, 0)
             last *= max(times, 1)
             place = found.end()
+        elif (inside := _CLASS.match(expression, place)) is not None:  # what stands in brackets is one character
+            place, last = inside.end(), 1
+            sizes[-1] += 1
         elif expression[place] == "(":
             sizes.append(0)
             place += 1

@@ -7,7 +7,6 @@ enters here. The page needs nothing else, neither a network nor a script, and al
 from __future__ import annotations
 
 import base64
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -95,7 +94,7 @@ def rough(found: Mapping[str, Any]) -> Markup | None:
     notes: list[Child] = []
     if found["rough"]:
         missed = found["relative_gap"]
-        much = f"by {figures.percent(missed)} of it" if math.isfinite(missed) else "though there is none"
+        much = f"by {figures.percent(missed)} of it" if missed is not None else "though there is none"
         notes.append(f"The attributions miss the difference of the two scores {much}: take more --steps.")
     if found["cut_tokens"]:
         notes.append(f"{found['cut_tokens']:,} tokens at the end did not fit into the context and were not read.")
@@ -218,7 +217,7 @@ def how(found: Mapping[str, Any]) -> Markup:
         difference = found["score"] - found["baseline_score"]
         rows.append(("sum of all attributions", f"{found['sum']:+.6g}".replace("-", "−")))
         rows.append(("score, less that of the baseline", f"{difference:+.6g}".replace("-", "−")))
-        share = f" ({found['relative_gap']:.2g} of it)" if math.isfinite(found["relative_gap"]) else ""
+        share = f" ({found['relative_gap']:.2g} of it)" if found["relative_gap"] is not None else ""
         rows.append(("gap", f"{found['gap']:+.2g}".replace("-", "−") + share))
     return tag("section", tag("h2", "How it was measured"), pairs("What was computed", rows))
 

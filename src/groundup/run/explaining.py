@@ -8,6 +8,7 @@ Shapes: H height, W width, C channels, N points, L labels.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -86,13 +87,16 @@ class Explanation:
         return gap is not None and gap > TOLERANCE
 
     def as_dict(self) -> dict[str, Any]:
-        """JSON values; `sum`, `gap` and `relative_gap` are for integrated gradients, else None."""
+        """JSON values; `sum`, `gap` and `relative_gap` are for integrated gradients, else None. So is a share of no
+        difference at all, for which JSON has no number."""
         found = self.found
+        share = found.relative_gap
         said: dict[str, Any] = {
             "model": self.model, "kind": self.kind, "place": self.place, "method": self.method, "steps": self.steps,
             "answer": self.answer, "label": self.label, "score": found.score, "baseline": self.baseline,
             "baseline_score": found.baseline_score, "sum": None if found.gap is None else float(found.values.sum()),
-            "gap": found.gap, "relative_gap": found.relative_gap, "rough": self.rough, "cut_tokens": self.cut,
+            "gap": found.gap, "relative_gap": share if share is not None and math.isfinite(share) else None,
+            "rough": self.rough, "cut_tokens": self.cut,
             "parts": [part._asdict() for part in self.parts],
         }  # fmt: skip
         return said if self.heat_HW is None else said | {"heat": self.heat_HW.tolist()}

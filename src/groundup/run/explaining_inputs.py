@@ -19,7 +19,7 @@ from groundup.data.image_options import ImageLimits
 from groundup.data.image_set import read_unlabelled
 from groundup.data.table_cells import Cell, is_missing
 from groundup.data.table_scaler import Preprocessor
-from groundup.data.table_set import make_part, read_rows_to_predict
+from groundup.data.table_set import make_part
 from groundup.errors import GroundupError, printable
 from groundup.models.heads import Headed
 from groundup.run.loaded_rows import LoadedImagePredictor, LoadedTablePredictor
@@ -76,7 +76,7 @@ def table_input(loaded: LoadedTablePredictor, files: Sequence[str], row: int) ->
         GroundupError: E-EVAL-073 there is no such row; what reading the files and its cells raises.
     """
     aside: list[SetAside] = []
-    rows, _ = read_rows_to_predict(files, loaded.preprocessor, loaded.options, aside)
+    rows, _ = loaded.rows_of(files, aside, ())
     if row > len(rows):
         raise _no_row(files, row, len(rows), len(aside))
     chosen, fitted = rows[row - 1], loaded.preprocessor

@@ -6,7 +6,6 @@ request can name a path. Nothing is written here, and no link that leads outside
 
 from __future__ import annotations
 
-import socket
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -14,17 +13,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
-import psutil
-
-from groundup.checkpoint.lock import LOCK
+from groundup.checkpoint.lock import LOCK, is_abandoned
 from groundup.report import collect, compare, find_runs, is_run, render, stages_of, summarize
-from groundup.report.reading import mapping, mappings, read_object, read_text
+from groundup.report.reading import known, mapping, mappings, read_object, read_text
 from groundup.report.runs import recent_summary
 from groundup.report.summary import headline, plain
 from groundup.run.library_data import PreparedData
 from groundup.run.library_events import read_piece
 from groundup.run.library_models import ModelFolders
-from groundup.run.library_places import id_of, known, leads_outside, name_below, unknown
+from groundup.run.library_places import id_of, leads_outside, name_below, unknown
 from groundup.serving.library import (
     DataDetail,
     DataLine,
@@ -230,11 +227,7 @@ def _stamp(path: Path) -> tuple[int, int] | None:
 
 def is_live(folder: Path) -> bool:
     """Whether a run without an end is still being written: lately, and not by a process of this machine that died."""
-    holder = read_object(folder / LOCK, [])
-    pid = holder.get("pid")
-    if isinstance(pid, int) and holder.get("host") == socket.gethostname() and not psutil.pid_exists(pid):
-        return False
-    return _age(folder / "events.jsonl") < LIVE_SECONDS
+    return not is_abandoned(folder / LOCK) and _age(folder / "events.jsonl") < LIVE_SECONDS
 
 
 def _age(path: Path) -> float:

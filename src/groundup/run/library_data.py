@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from groundup.data.corpus import CARD, QUARANTINE
-from groundup.report.reading import mapping, parse_json, read_object, read_text, read_yaml, text_of
+from groundup.report.reading import known, mapping, parse_json, read_object, read_text, read_yaml, text_of
 from groundup.report.summary import plain
-from groundup.run.library_places import id_of, known, leads_outside, name_below, unknown
+from groundup.run.library_places import id_of, leads_outside, name_below, unknown
 from groundup.run.library_rows import RecipeRows, StoredRows
 from groundup.serving.library import DataDetail, DataLine, Json, QuarantinePage, RowSource, RowsPage
 
@@ -159,6 +159,8 @@ def set_aside(path: Path, after: int, count: int, reason: str, search: str) -> Q
                 line = file.readline(LONGEST)
                 if not line:
                     break
+                while len(line) == LONGEST and not line.endswith(b"\n") and (rest := file.readline(LONGEST)):
+                    line = line[:-1] + rest[-1:] if rest.endswith(b"\n") else line  # too long to be shown: pass over it
                 value, _ = parse_json(line.decode("utf-8", errors="replace"))
                 row: Any = value if isinstance(value, dict) else {"reason": "not readable", "text": _start(line)}
                 if line.strip() and _fits(row, reason, wanted):

@@ -63,7 +63,8 @@ class ModelFolders:
         return self._loose
 
     def _line(self, path: Path, name: str, run: str, folder: Path | None, summary: Callable[[Path], Json]) -> ModelLine:
-        state = _state(path)
+        said = {} if folder is None else summary(folder)  # a run may end after its model was written
+        state = (_state(path), *(said.get(name) for name in ("steps", "outcome", "recipe_digest")))
         known = self._known.get(path)
         if known is not None and known[0] == state:
             return known[1]

@@ -7,13 +7,6 @@ import os
 from pathlib import Path
 
 from groundup.errors import GroundupError
-from groundup.report.reading import number
-
-
-def known(value: object) -> float | None:
-    """A finite number, or None: a summary may have been written by somebody else."""
-    found = number(value)
-    return found if abs(found) < float("inf") else None
 
 
 def id_of(name: str) -> str:

@@ -17,7 +17,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from groundup.api import MALFORMED_LIMIT
 from groundup.data.chat_rows import SetAside
 from groundup.data.image_arrays import Block
 from groundup.data.image_check import ImageRow
@@ -36,6 +35,7 @@ from groundup.evaluation import METRICS, choose_metrics, compare, measure
 from groundup.evaluation.metrics import LabelScores
 from groundup.models.predictor import Predictor
 from groundup.run.answers import METRICS_OF, Rows, logits_of, score_rows
+from groundup.run.evaluation_texts import MALFORMED_LIMIT
 from groundup.run.loaded_network import LoadedNetworkModel, malformed_preparation
 from groundup.run.measuring_rows import another_question, measured, require_measurable
 from groundup.run.networks import LoadedNetwork
@@ -246,7 +246,7 @@ class LoadedTablePredictor(LoadedPredictor):
 
     def _read(self, files: Sequence[str]) -> Read:
         aside: list[SetAside] = []
-        rows, _ = self._rows(files, aside, ())
+        rows, _ = self.rows_of(files, aside, ())
         if not rows:
             raise GroundupError(
                 "E-EVAL-064",
@@ -260,9 +260,10 @@ class LoadedTablePredictor(LoadedPredictor):
         places: list[dict[str, Any]] = [{"file": row.file, "line": row.line} for row in rows]
         return Read(places, TableRows(part, self.said.kind), _counted(aside))
 
-    def _rows(
+    def rows_of(
         self, files: Sequence[str], aside: list[SetAside], target: Sequence[str]
     ) -> tuple[list[TableRow], LabelledLedger]:
+        """The rows of files; those set aside are added to `aside`. Raises E-DATA-110 for a missing column."""
         try:
             return read_rows_to_predict(files, self.preprocessor, self.options, aside, target=target)
         except GroundupError as error:
@@ -275,7 +276,7 @@ class LoadedTablePredictor(LoadedPredictor):
 
     def _measure(self, files: Sequence[str]) -> Measured:
         aside: list[SetAside] = []
-        rows, ledger = self._rows(files, aside, self.target)
+        rows, ledger = self.rows_of(files, aside, self.target)
         reasons = _counted(aside)
         kept = self._known(rows, reasons)
         require_measurable(files, len(kept), ledger, reasons, MALFORMED_LIMIT)

@@ -14,7 +14,6 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from groundup.api import MALFORMED_LIMIT
 from groundup.data.chat_rows import SetAside
 from groundup.data.clean import clean_text
 from groundup.data.labelled_rows import LabelledLedger
@@ -35,6 +34,7 @@ from groundup.evaluation.translation import (
     chrf,
     chrf_counts,
 )
+from groundup.run.evaluation_texts import MALFORMED_LIMIT
 from groundup.run.loaded_network import LoadedNetworkModel
 from groundup.run.measuring_rows import another_question, measured, require_measurable
 from groundup.run.predicting import read_texts

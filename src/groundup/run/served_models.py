@@ -55,6 +55,7 @@ class ServedLanguage:
     _longest: int = 0
     _grammars: dict[Structure, Grammar] = field(default_factory=dict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
+    _making: threading.Lock = field(default_factory=threading.Lock)
 
     @property
     def context(self) -> int:
@@ -67,10 +68,6 @@ class ServedLanguage:
     @property
     def begin_id(self) -> int | None:
         return self.tokenizer.begin_id
-
-    @property
-    def chats(self) -> bool:
-        return self.chat is not None
 
     def chat_ids(self, messages: Sequence[dict[str, Any]], *, go_on: bool = False) -> list[int]:
         if self.chat is None:
@@ -151,15 +148,24 @@ class ServedLanguage:
                 fix="leave the structure out, or serve a model with a byte-level tokenizer",
                 exit_code=2,
             )
-        with self._lock:
-            known = self._grammars.pop(structure, None)
-            if known is None:
+        known = self._remembered(structure)
+        if known is None:
+            with self._making:
                 if self._vocabulary is None:
                     self._vocabulary = vocabulary_of(self.tokenizer, self.vocabulary)
                 known = compile_structure(self._vocabulary, structure.kind, structure.source)
-            self._grammars[structure] = known
-            if len(self._grammars) > MOST_GRAMMARS:
-                del self._grammars[next(iter(self._grammars))]
+            with self._lock:
+                self._grammars[structure] = known
+                if len(self._grammars) > MOST_GRAMMARS:
+                    del self._grammars[next(iter(self._grammars))]
+        return known
+
+    def _remembered(self, structure: Structure) -> Grammar | None:
+        """A structure that was compiled before, as the latest one; the lock is held for no longer than that."""
+        with self._lock:
+            known = self._grammars.pop(structure, None)
+            if known is not None:
+                self._grammars[structure] = known
             return known
 
 
@@ -191,6 +197,10 @@ class ServedEmbedder:
 
     loaded: LoadedModel
     _lock: threading.Lock = field(default_factory=threading.Lock)
+    _encoder: RowEncoder = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._encoder = RowEncoder(self.loaded.tokenizer)  # once: it reads the whole tokenizer
 
     @property
     def model(self) -> Headed:
@@ -206,11 +216,13 @@ class ServedEmbedder:
         body: Any = self.model.body
         return int(body.options.width)
 
-    def text_ids(self, text: str) -> list[int]:
-        return RowEncoder(self.loaded.tokenizer).encode(text)[0]
+    @property
+    def vocabulary(self) -> int:
+        body: Any = self.model.body
+        return int(body.options.vocabulary)
 
-    def decode(self, ids: Sequence[int]) -> str:
-        return self.loaded.tokenizer.decode(ids, skip_specials=False)
+    def text_ids(self, text: str) -> list[int]:
+        return self._encoder.encode(text)[0]
 
     def embed(self, ids: Sequence[Sequence[int]]) -> list[list[float]]:
         examples = [Example((TextPiece(np.array(row, dtype=np.int64), None),), None) for row in ids]
@@ -260,12 +272,12 @@ class ServedClassifier:
                     answers += self.loaded.predict([_put(item, Path(folder) / f"{number:06}")])
         return [{name: value for name, value in answer.items() if name != "path"} for answer in answers]
 
-    def explain(self, item: str | bytes | Mapping[str, Any], target: str | None = None) -> dict[str, Any]:
+    def explain(self, item: str | bytes | Mapping[str, Any]) -> dict[str, Any]:
         with self._lock, tempfile.TemporaryDirectory(prefix="groundup-") as folder:
             if isinstance(item, str):
-                found = explain_prediction(self.loaded, text=item, label=target)
+                found = explain_prediction(self.loaded, text=item)
             else:
-                found = explain_prediction(self.loaded, files=[_put(item, Path(folder) / "input")], label=target)
+                found = explain_prediction(self.loaded, files=[_put(item, Path(folder) / "input")])
         said: dict[str, Any] = {"target": found.label, "method": found.method, "score": found.found.score}
         if found.image_CHW is not None and found.heat_HW is not None:
             picture = as_png(overlay(found.image_CHW, found.heat_HW))

@@ -6,7 +6,7 @@ import os
 import signal
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -57,8 +57,9 @@ def application(asked: ServeOptions, say: Say) -> tuple[FastAPI, ModelShelf, Ser
     """
     memory = int(asked.memory_gib * GIB) if asked.memory_gib else int(psutil.virtual_memory().total * 0.8)
     engine = EngineOptions(asked.rows, asked.waiting, asked.cache_tokens)
-    how = ShelfOptions(precision=asked.precision, engine=engine, memory_bytes=memory, speculate=asked.speculate)
-    how = replace(how, draft=asked.draft)
+    how = ShelfOptions(
+        precision=asked.precision, engine=engine, memory_bytes=memory, speculate=asked.speculate, draft=asked.draft
+    )
     shelf = ModelShelf(asked.models, how, say)
     options = ServerOptions(
         host=asked.host,

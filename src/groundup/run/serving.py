@@ -23,7 +23,7 @@ from groundup.machine.memory import release_memory
 from groundup.models.heads import Headed
 from groundup.run.engines import engine_for, runner_for, why_plain
 from groundup.run.entry import load as load_model
-from groundup.run.foreign import digest_of
+from groundup.run.foreign import digest_of, kind_of
 from groundup.run.loaded_network import LoadedNetworkModel
 from groundup.run.models import MODEL_FILE, find_model
 from groundup.run.served_models import ServedClassifier, ServedEmbedder, ServedLanguage, judges
@@ -62,6 +62,8 @@ class _Place:
     created: int
     size: int
     served: Served | None = None
+    card: dict[str, Any] = field(default_factory=dict)
+    """What is known of the model since it was first loaded."""
     used: float = 0.0
 
 
@@ -101,18 +103,25 @@ class ModelShelf:
     def cards(self) -> list[dict[str, Any]]:
         cards = []
         for name, place in self._places.items():
-            served = place.served
-            card = served.card if served is not None else {"path": str(place.path), "bytes": place.size}
-            cards.append({"name": name, "created": place.created, "loaded": served is not None, **card})
+            card = place.card or {"path": str(place.path), "bytes": place.size}
+            cards.append({"name": name, "created": place.created, "loaded": place.served is not None, **card})
         return cards
+
+    def loaded(self) -> list[Served]:
+        return [place.served for place in self._places.values() if place.served is not None]
+
+    def find(self, name: str) -> Served | None:
+        place = self._places.get(name)
+        if place is None:
+            return None
+        place.used = time.monotonic()
+        return place.served
 
     def get(self, name: str) -> Served:
         place = self._places.get(name)
         if place is None:
             raise _unknown(name, self.names())
-        place.used = time.monotonic()
-        served = place.served
-        return served if served is not None else self._load(name, place)
+        return self.find(name) or self._load(name, place)
 
     def _load(self, name: str, place: _Place) -> Served:
         with self._loading:
@@ -120,7 +129,7 @@ class ModelShelf:
                 self._make_room(name, place)
                 self.say(f"loading {printable(name)} from {printable(str(place.path))}")
                 place.served = serve_model(name, place.path, self.options, place.created)
-                card = place.served.card
+                card = place.card = place.served.card
                 self.say(f"{printable(name)} is ready: {card['family']}, {card['form']}, {card['seconds_to_load']} s")
             return place.served
 
@@ -249,7 +258,7 @@ def _card(path: Path, loaded: LoadedModel | LoadedNetworkModel) -> dict[str, Any
     card: dict[str, Any] = {
         "path": str(path),
         "bytes": _bytes(found),
-        "format": "gguf" if found.suffix == ".gguf" else "groundup" if (found / "model.json").is_file() else "foreign",
+        "format": "groundup" if (found / MODEL_FILE).is_file() else kind_of(found),
         "digest": digest_of(found),
         "parameters": sum(parameter.numel() for parameter in network.parameters()),
         "precision": str(next(network.parameters()).dtype).removeprefix("torch."),

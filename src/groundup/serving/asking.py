@@ -133,6 +133,8 @@ def no_effect(body: ChatRequest | CompletionRequest) -> list[str]:
             found.append("top_logprobs")
         if body.max_tokens is not None and body.max_completion_tokens is not None:
             found.append("max_tokens")
+        if body.tools and body.tool_choice not in (None, "none", "auto"):  # what a call must be comes first
+            found += [name for name in ("response_format", "structure") if name in body.model_fields_set]
         if body.tool_choice is not None and not body.tools:
             found.append("tool_choice")
         if body.parallel_tool_calls is not None and not body.tools:

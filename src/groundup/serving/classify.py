@@ -87,12 +87,8 @@ def router(desk: Desk) -> APIRouter:
         headers = ignored(body, KNOWN_OTHER, desk.options, [])
         served, classifier = await desk.classifier(body.model)
         items = await desk.in_thread(lambda: items_of(body, classifier))
-
-        async def work() -> list[dict[str, Any]]:
-            async with desk.computing:
-                return await desk.in_thread(lambda: judged(classifier, items, bool(body.explain)))
-
-        data = await unless_gone(request.receive, within(desk.options.request_seconds, work()))
+        judging = desk.compute(lambda: judged(classifier, items, bool(body.explain)))
+        data = await unless_gone(request.receive, within(desk.options.request_seconds, judging))
         answer = {"object": "list", "model": served.name, "labels": list(classifier.labels), "data": data}
         return JSONResponse(answer, headers=headers)
 

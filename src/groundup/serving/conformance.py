@@ -44,6 +44,8 @@ async def examine() -> dict[str, Any]:
             state, note = "fail", str(fault)
         except TimeoutError:
             state, note = "fail", f"no answer within {POINT_SECONDS:g} seconds"
+        except Exception as fault:  # noqa: BLE001 - an answer of another shape fails its point and no other
+            state, note = "fail", f"{type(fault).__name__}: {fault}"
         points.append({"id": point.id, "what": point.what, "state": state, "note": note})
     client.close()
     counts = {name: sum(point["state"] == state for point in points) for state, name in STATES.items()}

@@ -28,8 +28,6 @@ class Desk:
         self.metrics = Metrics()
         self.draining = False
         self.under_way = 0
-        self.computing = asyncio.Semaphore(1)
-        """Embeddings and judgements are computed one request at a time: each uses all cores by itself."""
         self._answers: weakref.WeakSet[Answers] = weakref.WeakSet()
         self._getting: dict[str, asyncio.Future[Served]] = {}
         self._pools: dict[str, ThreadPoolExecutor] = {}
@@ -37,6 +35,10 @@ class Desk:
     async def in_thread(self, work: Callable[[], Result]) -> Result:
         """What a call that blocks returns."""
         return await asyncio.get_running_loop().run_in_executor(self._pool("work", WORKING_THREADS), work)
+
+    async def compute(self, work: Callable[[], Result]) -> Result:
+        """What uses all cores by itself: one at a time, also where nobody waits for the last one any more."""
+        return await asyncio.get_running_loop().run_in_executor(self._pool("compute", 1), work)
 
     def _pool(self, name: str, threads: int) -> ThreadPoolExecutor:
         if name not in self._pools:
@@ -54,6 +56,9 @@ class Desk:
             if not names:
                 raise Refused(404, "this server has no model", "model_not_found", "model")
             name = names[0]
+        known = self.shelf.find(name)
+        if known is not None:
+            return known
         wanted, loop = name, asyncio.get_running_loop()
         future = self._getting.get(name)
         if future is None:
@@ -64,8 +69,8 @@ class Desk:
 
     def _got(self, name: str, done: asyncio.Future[Served]) -> None:
         del self._getting[name]
-        if not done.cancelled() and done.exception() is None and done.result().language is not None:
-            self.metrics.watch(name)
+        if not done.cancelled():
+            done.exception()  # looked at, for whoever asked may have gone
 
     async def language(self, name: str | None) -> tuple[Served, Language]:
         served = await self.served(name)
@@ -108,14 +113,8 @@ class Desk:
         self._pools.clear()
 
     def loads(self) -> dict[str, dict[str, float]]:
-        """How busy each loaded language model is. Blocks; never loads one."""
-        loaded = {str(card["name"]) for card in self.shelf.cards() if card.get("loaded")}
-        found: dict[str, dict[str, float]] = {}
-        for name in sorted(loaded & self.metrics.watched):
-            language = self.shelf.get(name).language
-            if language is not None:
-                found[name] = language.load_now()
-        return found
+        """How busy each loaded language model is."""
+        return {one.name: one.language.load_now() for one in self.shelf.loaded() if one.language is not None}
 
 
 def _other(served: Served, what: str) -> Refused:

@@ -9,6 +9,7 @@ from typing import Any
 from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse, Response
 
+from groundup.serving.asking import check_ids
 from groundup.serving.description import errors, sends, takes
 from groundup.serving.desk import Desk
 from groundup.serving.errors import Refused
@@ -33,6 +34,8 @@ def rows_of(body: EmbeddingRequest, embedder: Embedder) -> list[list[int]]:
     for number, item in enumerate(given):
         path = "input" if len(given) == 1 else f"input[{number}]"
         ids = embedder.text_ids(item) if isinstance(item, str) else list(item)
+        if not isinstance(item, str):
+            check_ids(ids, embedder.vocabulary, path)
         if not ids:
             raise Refused(400, f"{path} has no tokens", "empty_prompt", path)
         if len(ids) > embedder.context:
@@ -66,12 +69,8 @@ def router(desk: Desk) -> APIRouter:
                 "invalid_value", "dimensions",
             )  # fmt: skip
         rows = await desk.in_thread(lambda: rows_of(body, embedder))
-
-        async def work() -> list[list[float]]:
-            async with desk.computing:
-                return await desk.in_thread(lambda: embedder.embed(rows))
-
-        vectors = await unless_gone(request.receive, within(desk.options.request_seconds, work()))
+        work = within(desk.options.request_seconds, desk.compute(lambda: embedder.embed(rows)))
+        vectors = await unless_gone(request.receive, work)
         data = [
             {
                 "object": "embedding",

@@ -27,6 +27,9 @@ HOST = re.compile(r"(\[[0-9a-f:.]+\]|[^\s:/@\[\]]+)(:[0-9]{1,5})?", re.IGNORECAS
 DISCARD_BYTES, DISCARD_SECONDS = 256 << 20, 5.0
 """So much of a body that is too long is still read and thrown away: most clients read the answer only then."""
 CLOSE = {"connection": "close"}
+HEADER_NAME = re.compile(r"[a-z0-9-]{1,60}", re.IGNORECASE)
+LONGEST_LIST = 2000
+EXPOSED = (b"access-control-expose-headers", b"retry-after, x-groundup-ignored")
 
 Scope = MutableMapping[str, Any]
 
@@ -53,16 +56,25 @@ class Guard:
             # what stands in front may see the body end elsewhere, and take what follows for a request of its own
             both = "Content-Length and Transfer-Encoding exclude each other"
             raise Refused(400, both, "invalid_header", headers=CLOSE)
-        path, free = scope["path"], scope["path"] == HEALTH
-        if self._desk.draining and not free:
+        if self._desk.draining and scope["path"] != HEALTH:
             raise Refused(503, "the server is stopping", "server_stopping", headers=CLOSE)
         self._check_host(scope)
         origin = self._check_origin(scope)
         if origin is not None:
             send = _allowing(origin, send)
             if scope["method"] == "OPTIONS":
-                await _preflight()(scope, receive, send)
+                await _preflight(values(scope, b"access-control-request-headers"))(scope, receive, send)
                 return
+            try:
+                await self._admit(scope, receive, send)
+            except Refused as error:  # the page that asked is to read why
+                await error.response()(scope, receive, send)
+            return
+        await self._admit(scope, receive, send)
+
+    async def _admit(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """What is decided once it is clear who asks."""
+        path, free = scope["path"], scope["path"] == HEALTH
         if not (path in self._public and scope["method"] in ("GET", "HEAD")):
             self._check_key(scope)
         if free:
@@ -184,17 +196,19 @@ def _allowing(origin: str, send: Send) -> Send:
 
     async def sending(message: MutableMapping[str, Any]) -> None:
         if message["type"] == "http.response.start":
-            more = [(b"access-control-allow-origin", origin.encode("latin-1")), (b"vary", b"Origin")]
+            more = [(b"access-control-allow-origin", origin.encode("latin-1")), (b"vary", b"Origin"), EXPOSED]
             message = {**message, "headers": [*message.get("headers", ()), *more]}
         await send(message)
 
     return sending
 
 
-def _preflight() -> Response:
+def _preflight(asked: list[str]) -> Response:
+    """What a page of an allowed origin may send; the headers are those that it asks for, if they are names."""
+    named = [name for name in ",".join(asked)[:LONGEST_LIST].replace(" ", "").split(",") if HEADER_NAME.fullmatch(name)]
     allowed = {
         "access-control-allow-methods": "GET, POST",
-        "access-control-allow-headers": "authorization, content-type",
+        "access-control-allow-headers": ", ".join(dict.fromkeys(["authorization", "content-type", *named])),
         "access-control-max-age": "600",
     }
     return Response(status_code=204, headers=allowed)

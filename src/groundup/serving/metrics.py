@@ -5,7 +5,7 @@ Labels are routes as they are written in the code, methods and states; never any
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
@@ -62,11 +62,6 @@ class Metrics:
             buckets=SECONDS,
         )  # fmt: skip
         self._under_way = Gauge("groundup_requests_under_way", "requests not yet answered", registry=self._registry)
-        self.watched: set[str] = set()
-        """The models whose load is shown: those that were asked for and write text."""
-
-    def watch(self, name: str) -> None:
-        self.watched.add(name)
 
     def began(self) -> None:
         self._under_way.inc()
@@ -77,8 +72,8 @@ class Metrics:
         self._requests.labels(route, method, str(status)).inc()
         self._seconds.labels(route).observe(seconds)
 
-    def page(self, loads: Callable[[], Loads]) -> bytes:
-        """The text for Prometheus. `loads` may block, so call this in a thread."""
+    def page(self, loads: Loads) -> bytes:
+        """The text for Prometheus."""
         engines = CollectorRegistry(auto_describe=False)
-        engines.register(_Engines(loads()))
+        engines.register(_Engines(loads))
         return generate_latest(self._registry) + generate_latest(engines)

@@ -35,13 +35,13 @@ def router(desk: Desk) -> APIRouter:
     @routes.get("/v1/models", responses=errors() | sends("Models"))
     async def models() -> Response:
         """The models that may be asked."""
-        cards = await desk.in_thread(desk.shelf.cards)
+        cards = desk.shelf.cards()
         return JSONResponse({"object": "list", "data": [entry(card) for card in cards]})
 
     @routes.get("/v1/models/{name:path}", responses=errors(404) | sends("Model"))
     async def model(name: str) -> Response:
         """One model."""
-        cards = await desk.in_thread(desk.shelf.cards)
+        cards = desk.shelf.cards()
         found = next((card for card in cards if card["name"] == name), None)
         if found is None:
             raise Refused(404, f"there is no model {printable(name, 100)}", "model_not_found", "model")
@@ -57,14 +57,13 @@ def router(desk: Desk) -> APIRouter:
         """Whether the models are loaded and requests are taken."""
         if desk.draining:
             raise Refused(503, "the server is stopping", "server_stopping")
-        if not await desk.in_thread(desk.shelf.ready):
+        if not desk.shelf.ready():
             raise Refused(503, "the models are still being loaded", "not_ready")
         return JSONResponse({"status": "ready"})
 
     @routes.get("/metrics", responses=errors() | sends("Metrics", kind="text/plain"))
     async def metrics() -> Response:
         """The measurements, for Prometheus."""
-        text = await desk.in_thread(lambda: desk.metrics.page(desk.loads))
-        return Response(text, headers={"content-type": CONTENT_TYPE})
+        return Response(desk.metrics.page(desk.loads()), headers={"content-type": CONTENT_TYPE})
 
     return routes

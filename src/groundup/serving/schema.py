@@ -23,8 +23,8 @@ MOST_TOKENS = 1_048_576
 MOST_INPUTS = 2048
 MOST_CHOICES = 8
 MOST_MESSAGES = 2000
-MOST_KEYS = 2000
 MOST_NAME = 400
+MOST_KEYS = 2000
 """Of one object; held by reading.py for every object of a body."""
 
 Text = Annotated[str, Field(min_length=1)]

@@ -113,11 +113,6 @@ class Language(Protocol):
         """What stands before every text, where the model was trained so."""
         ...
 
-    @property
-    def chats(self) -> bool:
-        """Whether there is a chat template."""
-        ...
-
     def chat_ids(self, messages: Sequence[dict[str, Any]], *, go_on: bool = False) -> list[int]:
         """Ids of a conversation, with what makes the assistant speak; `go_on`: the last message is the assistant's,
         and its text is gone on with. Special tokens in the messages are plain text.
@@ -175,8 +170,10 @@ class Embedder(Protocol):
         """How many numbers a vector has."""
         ...
 
+    @property
+    def vocabulary(self) -> int: ...
+
     def text_ids(self, text: str) -> list[int]: ...
-    def decode(self, ids: Sequence[int]) -> str: ...
 
     def embed(self, ids: Sequence[Sequence[int]]) -> list[list[float]]:
         """One vector for each row of ids, none longer than `context`."""
@@ -206,7 +203,7 @@ class Classifier(Protocol):
         """
         ...
 
-    def explain(self, item: str | bytes | Mapping[str, Any], target: str | None = None) -> dict[str, Any]:
+    def explain(self, item: str | bytes | Mapping[str, Any]) -> dict[str, Any]:
         """What the judgement rests on: `{target, pieces: [{text, weight}], method}` for texts and tables, `{target,
         picture, method}` for images, the picture a PNG as a data URL."""
         ...
@@ -237,6 +234,14 @@ class Shelf(Protocol):
         """`{name, created, loaded, …card}` of each."""
         ...
 
+    def loaded(self) -> list[Served]:
+        """The models that are loaded now; this is no use of them."""
+        ...
+
+    def find(self, name: str) -> Served | None:
+        """The model if it is loaded, which is a use of it; never waits."""
+        ...
+
     def get(self, name: str) -> Served:
         """The model, loaded if it was not.
 
@@ -245,14 +250,6 @@ class Shelf(Protocol):
         """
         ...
 
-    def unload(self, name: str) -> None:
-        """Free a model; what is being answered ends first."""
-        ...
-
     def ready(self) -> bool:
         """Whether the models that were asked for at the start are loaded."""
-        ...
-
-    def close(self, seconds: float) -> None:
-        """Take no new answers, let those under way end within so many seconds, and free everything."""
         ...

@@ -98,7 +98,6 @@ class Specimen:
 
     vocabulary = VOCABULARY
     begin_id: int | None = BEGIN
-    chats = True
 
     def __init__(
         self,
@@ -209,12 +208,10 @@ class Vectors:
 
     context = 512
     width = 8
+    vocabulary = 256
 
     def text_ids(self, text: str) -> list[int]:
         return list(text.encode())
-
-    def decode(self, ids: Sequence[int]) -> str:
-        return bytes(ids).decode("utf-8", "replace")
 
     def embed(self, ids: Sequence[Sequence[int]]) -> list[list[float]]:
         rows = [[float(sum(id % self.width == place for id in row)) for place in range(self.width)] for row in ids]
@@ -237,9 +234,9 @@ class Lengths:
             found.append({"label": label, "probabilities": {"short": 1 - share, "long": share}})
         return found
 
-    def explain(self, item: str | bytes | Mapping[str, Any], target: str | None = None) -> dict[str, Any]:
+    def explain(self, item: str | bytes | Mapping[str, Any]) -> dict[str, Any]:
         pieces = [{"text": word, "weight": 1.0} for word in item.split()] if isinstance(item, str) else []
-        return {"target": target or "long", "pieces": pieces, "method": "length"}
+        return {"target": "long", "pieces": pieces, "method": "length"}
 
 
 class Specimens:
@@ -258,6 +255,12 @@ class Specimens:
             for model in self._models.values()
         ]
 
+    def loaded(self) -> list[Served]:
+        return list(self._models.values())
+
+    def find(self, name: str) -> Served | None:
+        return self._models.get(name)
+
     def get(self, name: str) -> Served:
         if name not in self._models:
             raise GroundupError(
@@ -266,14 +269,8 @@ class Specimens:
             )  # fmt: skip
         return self._models[name]
 
-    def unload(self, name: str) -> None:
-        self._models.pop(name, None)
-
     def ready(self) -> bool:
         return self.is_ready
-
-    def close(self, seconds: float) -> None:
-        self._models.clear()
 
 
 def shelf(language: Specimen | None = None) -> Specimens:

@@ -105,7 +105,8 @@ export const models = async (anew = false) => {
   return served;
 };
 
-export const can = (model, ability) => (model.card?.abilities ?? []).some((one) => one === ability || one.startsWith(`${ability}:`));
+/** Whether a model can do something; of one that was never loaded nobody knows, so it may be tried. */
+export const can = (model, ability) => (model.card?.abilities ?? [ability]).some((one) => one === ability || one.startsWith(`${ability}:`));
 
 /** Calls `act` again and again while the page is seen, never twice at once; returns how to stop. */
 export const repeat = (act, every) => {

@@ -98,10 +98,13 @@ const answer = async (draw) => {
   state.stopping = stopping;
   turn.answers = state.models.map((id) => ({ model: id, text: "", tokens: [], busy: true }));
   draw();
-  await Promise.all(turn.answers.map((reply, side) => ask(
-    model(reply.model), [...messages(one, side, index), { role: "user", content: turn.user }], reply,
-    { probabilities: state.probabilities, signal: stopping.signal, changed: () => stream(reply) })));
-  state.stopping = null;
+  try {
+    await Promise.all(turn.answers.map((reply, side) => ask(
+      model(reply.model), [...messages(one, side, index), { role: "user", content: turn.user }], reply,
+      { probabilities: state.probabilities, signal: stopping.signal, changed: () => stream(reply) })));
+  } finally {
+    state.stopping = null;
+  }
   state.saved();
   state.draw();
   if ([document.body, null].includes(document.activeElement)) document.getElementById("message")?.focus({ preventScroll: true });
@@ -109,7 +112,7 @@ const answer = async (draw) => {
 };
 
 const send = (text, draw) => {
-  if (!text.trim() || busy() || !state.models.length) return;
+  if (!text.trim() || busy() || !state.models.length || !state.models.every(model)) return;  // models not yet known
   state.one.turns.push({ user: text, answers: [] });
   state.draft = "";
   state.saved();
