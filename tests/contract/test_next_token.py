@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 from tests.contract.toy_run import (
+    Captured,
     Options,
     assert_same,
     at,
@@ -173,31 +174,6 @@ def chats(tmp_path_factory: pytest.TempPathFactory) -> LanguageWork:
 def texts(tmp_path_factory: pytest.TempPathFactory) -> LanguageWork:
     root = tmp_path_factory.mktemp("texts")
     return parts_of(text_recipe(text_file(root)), root / "run")
-
-
-class Captured:
-    """An optimizer that keeps the gradients it is given and moves nothing."""
-
-    def __init__(self, module: nn.Module) -> None:
-        self.module, self.gradients = module, {}
-
-    @property
-    def parameters(self) -> list[Tensor]:
-        return list(self.module.parameters())
-
-    def learning_rate(self, step: int) -> float:
-        return 0.0
-
-    def step(self, step: int) -> None:
-        self.gradients = {name: p.grad.clone() for name, p in self.module.named_parameters() if p.grad is not None}
-
-    def zero_grad(self) -> None:
-        self.module.zero_grad(set_to_none=True)
-
-    def state_dict(self) -> dict[str, Tensor]:
-        return {}
-
-    def load_state_dict(self, state: dict[str, Tensor]) -> None: ...
 
 
 def gradients(

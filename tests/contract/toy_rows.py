@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from tests.contract.toy_run import Options, changed
-from torch import Tensor, nn
+from tests.contract.toy_run import Captured, Options, changed
+from torch import Tensor
 
 from groundup.cli.main import main
 from groundup.contract import Batch
@@ -223,32 +223,6 @@ def quick_rows(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(gc, "collect", lambda *arguments: 0)
     for work in (PredictionWork, GenerationWork, TranslationWork):
         patch.setattr(work, "results", lambda self, model: {})
-
-
-class Captured:
-    """An optimizer that keeps the gradients it is given and moves nothing."""
-
-    def __init__(self, module: nn.Module) -> None:
-        self.module = module
-        self.gradients: dict[str, Tensor] = {}
-
-    @property
-    def parameters(self) -> list[Tensor]:
-        return list(self.module.parameters())
-
-    def learning_rate(self, step: int) -> float:
-        return 0.0
-
-    def step(self, step: int) -> None:
-        self.gradients = {name: p.grad.clone() for name, p in self.module.named_parameters() if p.grad is not None}
-
-    def zero_grad(self) -> None:
-        self.module.zero_grad(set_to_none=True)
-
-    def state_dict(self) -> dict[str, Tensor]:
-        return {}
-
-    def load_state_dict(self, state: dict[str, Tensor]) -> None: ...
 
 
 class Slices:

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from groundup import checkpoint
 from groundup.recipe.resolve import resolve_steps
@@ -268,3 +268,29 @@ def run_once(recipe_of: Callable[[str], Options], make_folder: Callable[[str], P
         return known[name]
 
     return of
+
+
+class Captured:
+    """An optimizer that keeps the gradients it is given and moves nothing."""
+
+    def __init__(self, module: nn.Module) -> None:
+        self.module = module
+        self.gradients: dict[str, Tensor] = {}
+
+    @property
+    def parameters(self) -> list[Tensor]:
+        return list(self.module.parameters())
+
+    def learning_rate(self, step: int) -> float:
+        return 0.0
+
+    def step(self, step: int) -> None:
+        self.gradients = {name: p.grad.clone() for name, p in self.module.named_parameters() if p.grad is not None}
+
+    def zero_grad(self) -> None:
+        self.module.zero_grad(set_to_none=True)
+
+    def state_dict(self) -> dict[str, Tensor]:
+        return {}
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None: ...

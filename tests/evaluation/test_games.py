@@ -7,7 +7,7 @@ import pytest
 
 from groundup.data.boards import Game, GameOptions, game_of
 from groundup.errors import GroundupError
-from groundup.evaluation.games import Solved, Tally, agreement, distinct, play_games, random_player
+from groundup.evaluation.games import Solved, Tally, distinct, play_games, random_player
 
 GAME = game_of(GameOptions(name="tic_tac_toe"))
 
@@ -79,16 +79,6 @@ def test_tallies_have_intervals_even_where_nothing_was_lost() -> None:
     assert shares["won"].value == 0.9 and shares["won"].low < 0.9 < shares["won"].high
     assert shares["lost"].value == shares["lost"].low == 0.0
     assert shares["lost"].high == pytest.approx(0.0038, abs=1e-4)
-
-
-def test_agreement_by_hand() -> None:
-    exact_N = np.array([1, 1, -1, -1, 0, 0], dtype=np.int8)
-    value_N = np.array([0.9, 0.1, -0.7, 0.2, 0.3, -0.8])
-    found = agreement(value_N, exact_N)
-    assert found.decided_N.tolist() == [True] * 4 + [False] * 2
-    assert found.sign_N.tolist() == [True, True, True, False, False, False]
-    assert found.outcome_N.tolist() == [True, False, True, False, True, False]
-    assert found.sign.value == 0.75 and found.outcome.value == 0.5
 
 
 def test_what_cannot_be_measured_is_refused() -> None:

@@ -7,7 +7,7 @@ import contextlib
 import functools
 import json
 import threading
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import httpx
@@ -131,7 +131,3 @@ def served(app: FastAPI) -> Iterator[str]:
         server.should_exit = True
         thread.join(3 * CLOSED)
         assert not thread.is_alive()
-
-
-def run(work: Callable[[], Coroutine[Any, Any, None]]) -> None:
-    asyncio.run(work())

@@ -121,6 +121,13 @@ def test_S14_its_own_origin_and_one_that_is_allowed() -> None:
         "OPTIONS", CHAT, headers={"origin": "https://app.example", "access-control-request-method": "POST"}
     )
     assert before.status_code == 204 and "POST" in before.headers["access-control-allow-methods"]
+    asked = {"origin": "https://app.example", "access-control-request-headers": "x-stainless-os, bad name, accept"}
+    allowed = server.request("OPTIONS", CHAT, headers=asked).headers["access-control-allow-headers"]
+    assert allowed.split(", ") == ["authorization", "content-type", "x-stainless-os", "badname", "accept"]
+    keyed = caller(allowed_origins=("https://app.example",), keys=("k" * 32,))
+    refused = keyed.get("/v1/models", headers={"origin": "https://app.example"})
+    assert error_of(refused, 401) and refused.headers["access-control-allow-origin"] == "https://app.example"
+    assert "retry-after" in refused.headers["access-control-expose-headers"]
     own = server.get("/v1/models", headers={"origin": "http://localhost"})
     assert "access-control-allow-origin" not in own.headers
 

@@ -395,6 +395,8 @@ def test_C22_what_embeddings_refuse(server: Caller) -> None:
     assert "have 8" in error(dimensions=4)["message"]
     assert error(input="")["param"] == "input" and error(input=[])["param"] == "input"
     assert error(input=["a", "x" * 513])["code"] == "context_length_exceeded"
+    assert error(input=[1, 2_000_000_000])["code"] == "invalid_token"
+    assert error(input=[[1], [256]])["param"] == "input[1][0]"
     assert error(404, model="writer")["code"] == "unsupported_model"
 
 

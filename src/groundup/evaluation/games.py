@@ -9,7 +9,7 @@ Shapes: G boards or games, H rows, W columns, S squares, M moves, N positions.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,9 +32,6 @@ MOST_SQUARES = 33
 
 CHUNK = 1 << 16
 """Positions looked at together."""
-
-LEANS = 0.5
-"""From here on a value says that the position is won (or lost), below that it is drawn."""
 
 
 class Rules(Protocol):
@@ -229,43 +226,6 @@ class Solved:
         best_N: NDArray[np.int8] = np.maximum.reduceat(found_P, np.cumsum(count_N) - count_N)
         return best_N
 
-
-class Agreement(NamedTuple):
-    """How often values say of a position what is true of it.
-
-    Attributes:
-        decided_N: bool, positions that are won or lost under perfect play.
-        sign_N: bool, whether the value has the sign of what is true; never of a drawn position, which has none.
-        outcome_N: bool, whether the value, taken as drawn within ±LEANS, says what is true.
-    """
-
-    decided_N: NDArray[np.bool_]
-    sign_N: NDArray[np.bool_]
-    outcome_N: NDArray[np.bool_]
-
-    @property
-    def sign(self) -> Interval:
-        """The share of right signs among positions that are won or lost, with its 95 % interval."""
-        right, all_of = int(self.sign_N.sum()), int(self.decided_N.sum())
-        return Interval(right / all_of, *wilson(right, all_of))
-
-    @property
-    def outcome(self) -> Interval:
-        """The share of all positions of which the value says rightly whether they are won, drawn or lost."""
-        right, all_of = int(self.outcome_N.sum()), len(self.outcome_N)
-        return Interval(right / all_of, *wilson(right, all_of))
-
-
-def agreement(value_N: NDArray[Any], exact_N: NDArray[np.int8]) -> Agreement:
-    """Values, in -1 … 1, beside what is true.
-
-    Args:
-        value_N: of a network or of a search.
-        exact_N: of `Solved.value`.
-    """
-    said_N = np.where(np.abs(value_N) < LEANS, 0, np.sign(value_N))
-    decided_N = exact_N != 0
-    return Agreement(decided_N, decided_N & (np.sign(value_N) == exact_N), said_N == exact_N)
 
 
 def distinct(board_NHW: Boards) -> Boards:

@@ -79,7 +79,6 @@ class Vocabulary:
         # The library lets one of several ids with the same bytes stand for all: WordPiece has such, at a word's
         # beginning and within.
         first = {tokens[id]: id for id in reversed(writes)}
-        self.single = len(first) == len(writes)
         self.same_V, self.writes_V = torch.arange(self.size), torch.zeros(self.size, dtype=torch.bool)
         self.same_V[writes] = torch.tensor([first[tokens[id]] for id in writes])
         self.writes_V[writes] = True
@@ -185,16 +184,6 @@ class Constraint:
             GroundupError: E-GEN-012 as in `mask_V`.
         """
         return not (self.mask_V() & self.vocabulary.writes_V).any()
-
-    def forced(self) -> list[int]:
-        """Ids that must follow, for all that is known without the model; may be empty where there are some.
-
-        They are not yet accepted. A model need not be asked for them, only told.
-        """
-        if self._over or not self.vocabulary.single:
-            return []
-        ids = self._matcher.compute_ff_tokens()
-        return list(ids[: self._matcher.validate_tokens(ids)])
 
 
 def compile_structure(vocabulary: Vocabulary, kind: Kind, source: str) -> Grammar:

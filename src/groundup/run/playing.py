@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from groundup.contract import Objective, Source
 from groundup.data.boards import Boards, Game, GameOptions, game_of
 from groundup.data.self_play import SelfPlay
-from groundup.evaluation.games import Played, Player, Solved, Tally, agreement, distinct, play_games, random_player
+from groundup.evaluation.games import Played, Player, Solved, Tally, distinct, play_games, random_player
 from groundup.evaluation.metrics import AnyScores, EpisodeScores, LabelScores
 from groundup.functional import evaluating
 from groundup.inference.tree_search import Evaluate, SearchOptions, search
@@ -132,7 +132,7 @@ class PlayingWork(ExperienceWork):
                 return by_data  # nobody made a mistake
             with evaluating(model):
                 value_N = values_of(self.game, evaluate_with(model, self.device), board_NHW)
-            right_N = agreement(value_N, exact_N).sign_N.astype(np.float64)
+            right_N = (np.sign(value_N) == exact_N).astype(np.float64)
             error_N = np.square(value_N - exact_N, dtype=np.float64)
             by_data[POSITIONS] = LabelScores(error_N, np.ones_like(error_N), right_N)
         return by_data
