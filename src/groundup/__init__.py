@@ -6,12 +6,15 @@ The two calls of the Python API:
     groundup.load(path)     → a LoadedModel: .generate(), .chat(), .evaluate(); for networks that are no language
                               models one with .predict(), .translate(), .sample() or .play()
 
-Both load what they need when they are called; importing groundup costs nothing.
+Both load what they need when they are called. Importing groundup costs nothing and does one thing: it tells OpenMP how
+long threads wait (machine/waiting.py), which must be said before torch is loaded.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
+
+from groundup.machine.waiting import wait_briefly
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -22,6 +25,8 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 __all__ = ["__version__", "load", "train"]
+
+wait_briefly()
 
 
 def train(

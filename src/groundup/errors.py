@@ -275,6 +275,7 @@ CATALOGUE: dict[str, str] = {
     "E-RUN-022": "The loss spiked again after each of several rewinds to the same checkpoint.",
     "E-RUN-030": "The longest batch does not fit into memory; the fields to lower are named.",
     "E-RUN-031": "Trainable parameters get no gradient, so they would stay as they were drawn.",
+    "E-RUN-032": "The recipe asks for compiled functions, and there are none for this machine or this run.",
     "E-RUN-040": "The learning-rate test found no rate at which the loss falls.",
     "E-RUN-060": "Pixels lie outside 0 to 1, where the objective needs them.",
     "E-RUN-061": "The critic's gradient is to be penalised, and it normalises over the batch.",

@@ -1,5 +1,8 @@
 """Pure tensor functions that several parts need. Imports torch alone; no state, no modules, no files.
 
+Where a run says so, norm, SwiGLU, cross-entropy and attention of float32 on a CPU are those of `groundup.compiled`;
+what stands here is their plain form.
+
 Shapes: N targets, B rows, T positions, D width, V vocabulary, H heads.
 """
 
@@ -12,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from groundup.compiled import training as compiled
 from groundup.contract import IGNORE
 
 CHUNK_ELEMENTS = 1 << 22
@@ -37,15 +41,9 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
             part = slice(start, start + rows)
             hidden, target = hidden_ND[part].to(compute), target_N[part]
             logits = (hidden @ weight.T).float()
-            logits -= logits.amax(dim=-1, keepdim=True)
-            picked = logits.gather(1, target[:, None]).squeeze(1)
-            logits.exp_()
-            total = logits.sum(dim=-1)
-            loss_N[part] = total.log() - picked
+            loss_N[part] = _cross_entropy_(logits, target, gradient=wants_hidden or wants_weight)
             if grad_hidden is None and grad_weight is None:
                 continue
-            logits /= total[:, None]  # now the probabilities: their gradient is p - onehot(target)
-            logits.scatter_add_(1, target[:, None], torch.full_like(picked, -1.0)[:, None])
             grad = logits.to(compute)
             if grad_hidden is not None:
                 grad_hidden[part] = grad @ weight
@@ -64,6 +62,20 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
             None,
             None,
         )
+
+
+def _cross_entropy_(logits_NV: Tensor, target_N: Tensor, *, gradient: bool) -> Tensor:
+    """Cross-entropies (N) of logits, which are used up: with `gradient` they become the loss's gradient."""
+    if compiled.in_use(logits_NV):
+        return compiled.cross_entropy_(logits_NV, target_N, gradient=gradient)
+    logits_NV -= logits_NV.amax(dim=-1, keepdim=True)
+    picked = logits_NV.gather(1, target_N[:, None]).squeeze(1)
+    logits_NV.exp_()
+    total = logits_NV.sum(dim=-1)
+    if gradient:
+        logits_NV /= total[:, None]  # now the probabilities: their gradient is p - onehot(target)
+        logits_NV.scatter_add_(1, target_N[:, None], torch.full_like(picked, -1.0)[:, None])
+    return total.log() - picked
 
 
 def chunked_cross_entropy(hidden_BTD: Tensor, weight_VD: Tensor, target_BT: Tensor) -> Tensor:
@@ -118,9 +130,38 @@ def rms_norm(x: Tensor, weight_D: Tensor, epsilon: float) -> Tensor:
     Returns:
         A tensor like `x`, in its dtype.
     """
+    if compiled.in_use(x, weight_D):
+        return compiled.norm(x, weight_D, epsilon)
     if x.device.type == "cpu":
         return _RMSNorm.apply(x.float(), weight_D, epsilon).to(x.dtype)
     return torch.nn.functional.rms_norm(x.float(), weight_D.shape, weight_D, epsilon).to(x.dtype)
+
+
+MERGED_ROWS = 512
+"""Rows from which one product of several matrices is worth putting them together."""
+
+
+def linears(x: Tensor, *layers: nn.Module) -> tuple[Tensor, ...]:
+    """Several linear layers of one input; with the compiled functions as one product, where they are plain layers and
+    the rows are many. Its gradient for the input is then one product too, and needs no sum."""
+    plain = [layer for layer in layers if isinstance(layer, nn.Linear) and _is_bare(layer)]
+    if len(plain) < len(layers) or not compiled.in_use(x) or x.numel() < MERGED_ROWS * x.shape[-1]:
+        return tuple(layer(x) for layer in layers)
+    together = torch.nn.functional.linear(x, torch.cat([layer.weight for layer in plain]))
+    return together.split([layer.out_features for layer in plain], dim=-1)
+
+
+def _is_bare(layer: nn.Linear) -> bool:
+    """Nothing but a product: no adapter in its class, no bias, nobody who watches it."""
+    return type(layer) is nn.Linear and layer.bias is None and not layer._forward_hooks
+
+
+def swiglu(x: Tensor, gate: nn.Module, up: nn.Module) -> Tensor:
+    """silu(gate(x)) · up(x) (Shazeer 2020, arXiv:2002.05202)."""
+    first, second = gate(x), up(x)
+    if compiled.in_use(first, second):
+        return compiled.swiglu(first, second)
+    return torch.nn.functional.silu(first) * second
 
 
 class _Rotate(torch.autograd.Function):
@@ -198,6 +239,42 @@ def attention(query_BHTK: Tensor, key_BGSK: Tensor, value_BGSK: Tensor, mask: Te
         is_causal=mask is None and query_BHTK.shape[2] > 1,
         enable_gqa=query_BHTK.shape[1] != key_BGSK.shape[1],
     )
+
+
+def rotary_attention(
+    query_BTHK: Tensor,
+    key_BTGK: Tensor,
+    value_BTGK: Tensor,
+    cos_BTR: Tensor,
+    sin_BTR: Tensor,
+    mask: Tensor | None,
+) -> Tensor:
+    """Rotate queries and keys (`rotate_pairs`) and let each position look back, (B, T, H, K).
+
+    Args:
+        mask: as in `attention`; or, int32 (B, T), the first position that each one sees (`first_seen`).
+    """
+    if mask is not None and mask.dtype == torch.int32:
+        return compiled.attention(query_BTHK, key_BTGK, value_BTGK, cos_BTR, sin_BTR, mask)
+    query_BHTK = rotate_pairs(query_BTHK.transpose(1, 2), cos_BTR[:, None], sin_BTR[:, None])
+    key_BGTK = rotate_pairs(key_BTGK.transpose(1, 2), cos_BTR[:, None], sin_BTR[:, None])
+    return attention(query_BHTK, key_BGTK, value_BTGK.transpose(1, 2), mask).transpose(1, 2)
+
+
+def first_seen(document_BT: Tensor, window: int | None = None) -> Tensor | None:
+    """The first position that each one sees in causal attention among documents, int32 (B, T); padding (document -1)
+    sees itself. None where a document stands in several pieces, which no such number describes."""
+    length = document_BT.shape[1]
+    position_T = torch.arange(length, device=document_BT.device)
+    begins_BT = torch.ones_like(document_BT, dtype=torch.bool)
+    begins_BT[:, 1:] = (document_BT[:, 1:] != document_BT[:, :-1]) | (document_BT[:, 1:] < 0)
+    pieces = int((begins_BT & (document_BT >= 0)).sum())
+    if pieces != sum(int((row.unique() >= 0).sum()) for row in document_BT):
+        return None
+    start_BT = torch.where(begins_BT, position_T, 0).cummax(dim=1).values
+    if window is not None:
+        start_BT = start_BT.maximum(position_T - window + 1)
+    return start_BT.to(torch.int32)
 
 
 def global_norm(tensors: list[Tensor]) -> Tensor:

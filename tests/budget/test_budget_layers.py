@@ -7,7 +7,7 @@ import tomllib
 
 from sources import ROOT, File, files, imports
 
-CENTRE = ("groundup.contract", "groundup.functional", "groundup.errors")
+CENTRE = ("groundup.contract", "groundup.functional", "groundup.compiled", "groundup.errors")
 COMPOSERS = ("recipe", "run", "cli")  # rooms that put the others together; so do the files at the top
 ALONE = {"contract.py": {"torch"}, "functional.py": {"torch"}, "errors.py": set()}
 IMPORT_NAMES = {"pyyaml": "yaml", "scikit-learn": "sklearn", "pillow": "PIL", "huggingface-hub": "huggingface_hub",

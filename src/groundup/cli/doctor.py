@@ -32,14 +32,15 @@ def doctor(args: argparse.Namespace) -> int:
 
 
 def examine() -> dict[str, Any]:
-    """Everything the report shows: `machine`, `device` (that runs choose), `compiled_generation` (why models do not
-    write by compiled functions on this CPU; None if they do), `ceilings` by device, `precision`,
-    `selftests`, `passed`.
+    """Everything the report shows: `machine`, `device` (that runs choose), `compiled_generation` and
+    `compiled_training` (why models do not write, or train, by compiled functions on this CPU; None if they do),
+    `waiting` (of threads), `ceilings` by device, `precision`, `selftests`, `passed`.
 
     Numbers that are not finite become None, because JSON has none of them.
     """
     import torch
 
+    from groundup.compiled import training
     from groundup.inference.kernels import why_not
     from groundup.machine.ceiling import (
         cache_folder,
@@ -49,6 +50,7 @@ def examine() -> dict[str, Any]:
         resolve_device,
     )
     from groundup.machine.describe import describe
+    from groundup.machine.waiting import how_threads_wait
     from groundup.selftest import run_selftests
 
     machine, cache, device = describe("."), cache_folder(), resolve_device("auto")
@@ -64,6 +66,8 @@ def examine() -> dict[str, Any]:
         "machine": machine,
         "device": str(device),
         "compiled_generation": why_not(),
+        "compiled_training": training.why_not(),
+        "waiting": how_threads_wait(),
         "ceilings": ceilings,
         "precision": choose_precision("auto", device, cache=cache)._asdict(),
         "selftests": checks,
@@ -89,8 +93,10 @@ def show(found: dict[str, Any], painter: Painter) -> None:
     """Print the report of `examine` in three aligned parts."""
     heading = ("bold", "cyan")
     painter.print(painter.paint("Machine", *heading))
-    without = found["compiled_generation"]
-    rows = [*machine_rows(found["machine"]), ["generation", f"plain: {without}" if without else "compiled"]]
+    rows = [*machine_rows(found["machine"]), ["waiting threads", found["waiting"]]]
+    for name in ("training", "generation"):
+        without = found[f"compiled_{name}"]
+        rows.append([name, f"plain: {without}" if without else "compiled"])
     painter.print(table(rows, width=painter.width, indent=2))
     painter.print("\n" + painter.paint("Measured", *heading))
     painter.print(table(measured_rows(found), width=painter.width, indent=2))

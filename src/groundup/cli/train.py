@@ -113,7 +113,8 @@ class Progress:
         self.unit = {"tokens": "tok"}.get(line["unit"], line["unit"])
         self.say(
             f"training {trained_share(line)} for {line['steps']} steps of "
-            f"{line['units_per_step']:,} {line['unit']} in {line['precision']}, compile {line['compile']}"
+            f"{line['units_per_step']:,} {line['unit']} in {line['precision']}, compile {line['compile']}, "
+            f"kernels {line['kernels']}"
         )
 
     def _step(self, line: dict[str, Any]) -> None:

@@ -47,6 +47,10 @@ class HardwareOptions(_Options):
     compile: Literal["auto", "on", "off"] = Field(
         default="auto", description="torch.compile of the blocks. auto: when it pays within the run"
     )
+    kernels: Literal["auto", "compiled", "plain"] = Field(
+        default="auto",
+        description="norm, SwiGLU, cross-entropy and attention of float32 on a CPU: compiled C, or torch's operations",
+    )
     threads: int | None = Field(default=None, ge=1, description="CPU threads; default: usable cores")
     recompute: bool = Field(
         default=False, description="recompute block activations in backward: less memory, about a third slower"

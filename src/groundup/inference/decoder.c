@@ -10,25 +10,9 @@
  *
  * Letters: N new tokens, M rows of a product, D width, K inputs of a matrix, H query heads, G key-value heads.
  */
-#include <math.h>
-#include <stdint.h>
-#include <string.h>
-#include <omp.h>
-#if defined(__F16C__)
-#include <immintrin.h>
-#endif
+#include "vectors.h"
 
-#define LANES 16
 #define GROUP 32 /* inputs that share a scale, in 8 and 4 bits */
-
-typedef float vf __attribute__((vector_size(64), aligned(4), may_alias));
-typedef int32_t vi __attribute__((vector_size(64), aligned(4), may_alias));
-typedef uint32_t vu __attribute__((vector_size(64), aligned(4), may_alias));
-typedef int8_t vb __attribute__((vector_size(16), aligned(1), may_alias));
-typedef uint8_t vub __attribute__((vector_size(16), aligned(1), may_alias));
-typedef uint16_t vh __attribute__((vector_size(32), aligned(2), may_alias));
-
-#define INLINE static inline __attribute__((always_inline))
 
 enum kind { F32 = 0, BF16 = 1, INT8 = 2, INT4 = 3 };
 
@@ -57,10 +41,6 @@ struct segment {
     int64_t count, seen, capacity, last;
     float *keys, *values; /* (layers, key_heads, capacity, head_size) */
 };
-
-INLINE vf splat(float x) { return x - (vf){0}; }
-INLINE vf load(const float *p) { return *(const vf *)p; }
-INLINE void store(float *p, vf x) { *(vf *)p = x; }
 
 INLINE vf load_scale(const uint16_t *p) {
 #if defined(__AVX512F__)
@@ -222,34 +202,6 @@ static void multiply(const struct matrix *w, const float *x, int64_t rows, float
     if (w->bias)
         for (int64_t m = 0; m < rows; m++)
             for (int64_t n = from * LANES; n < to * LANES && n < w->outputs; n++) out[m * stride + n] += w->bias[n];
-}
-
-/* e^x for x ≤ 0, to about 1 unit in the last place of float32: 2^whole · 2^part, the latter a polynomial. */
-INLINE vf exponential(vf x) {
-    const vf lowest = splat(-87.0f);
-    vi below = x < lowest;
-    x = (vf)(((vi)lowest & below) | ((vi)x & ~below));
-    vf scaled = x * splat(1.44269504088896341f);
-    vf shifted = scaled + splat(12582912.0f); /* rounds to a whole number, which ends up in the low bits */
-    vi whole = (vi)shifted - 0x4B400000;
-    vf rounded = shifted - splat(12582912.0f);
-    vf part = x - rounded * splat(0.693359375f) + rounded * splat(2.12194440e-4f);
-    vf y = splat(1.9875691500e-4f);
-    y = y * part + splat(1.3981999507e-3f);
-    y = y * part + splat(8.3334519073e-3f);
-    y = y * part + splat(4.1665795894e-2f);
-    y = y * part + splat(1.6666665459e-1f);
-    y = y * part + splat(5.0000001201e-1f);
-    y = y * part * part + part + splat(1.0f);
-    vf power = (vf)((whole + 127) << 23);
-    y *= power;
-    return (vf)((vi)y & ~below); /* e^-87 counts as 0 */
-}
-
-INLINE float total(vf x) {
-    float sum = 0;
-    for (int i = 0; i < LANES; i++) sum += x[i];
-    return sum;
 }
 
 /* out = x / rms(x) * weight; `size` need not be a multiple of 16 */

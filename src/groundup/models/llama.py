@@ -16,10 +16,19 @@ from typing import Literal, Self
 import torch
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor, nn
-from torch.nn import functional as F
 
+from groundup.compiled import training as compiled
 from groundup.contract import Cache
-from groundup.functional import attention, attention_mask, causal_mask, rms_norm, rotate_pairs
+from groundup.functional import (
+    attention_mask,
+    causal_mask,
+    first_seen,
+    linears,
+    rms_norm,
+    rotary_attention,
+    rotate_pairs,
+    swiglu,
+)
 
 
 class RotaryScaling(BaseModel):
@@ -118,6 +127,18 @@ def empty_embedding(rows: int, width: int) -> nn.Embedding:
     return nn.Embedding.from_pretrained(torch.empty(rows, width), freeze=False)
 
 
+def rotary_mask(x_BTD: Tensor, document_BT: Tensor | None, options: LlamaOptions, cache: Cache | None) -> Tensor | None:
+    """What `functional.rotary_attention` is told of who sees whom: the first position that each one sees, int32 (B, T),
+    where the compiled attention can work on x, else `decoder_mask`."""
+    window = options.sliding_window
+    if cache is None and compiled.in_use(x_BTD) and compiled.fits_attention(options.head_size):
+        alone = torch.zeros(x_BTD.shape[:2], dtype=torch.int64)
+        start_BT = first_seen(alone if document_BT is None else document_BT, window)
+        if start_BT is not None:
+            return start_BT
+    return decoder_mask(x_BTD, document_BT, 0 if cache is None else cache.length, window)
+
+
 def decoder_mask(tokens_BT: Tensor, document_BT: Tensor | None, seen: int, window: int | None = None) -> Tensor | None:
     """Which of the S = seen + T positions each new one may look at: bool, (B or 1, 1, T, S).
 
@@ -156,17 +177,17 @@ class Attention(nn.Module):
     ) -> Tensor:
         rows, length, _ = x_BTD.shape
         heads = (rows, length, -1, self.options.head_size)
-        query_BHTK = self.q_norm(self.q_proj(x_BTD).view(heads)).transpose(1, 2)
-        key_BGTK = self.k_norm(self.k_proj(x_BTD).view(heads)).transpose(1, 2)
-        value_BGTK = self.v_proj(x_BTD).view(heads).transpose(1, 2)
-        query_BHTK = rotate_pairs(query_BHTK, cos_BTR[:, None], sin_BTR[:, None])
-        key_BGTK = rotate_pairs(key_BGTK, cos_BTR[:, None], sin_BTR[:, None])
+        query, key, value = linears(x_BTD, self.q_proj, self.k_proj, self.v_proj)
+        query_BTHK, key_BTGK = self.q_norm(query.view(heads)), self.k_norm(key.view(heads))
+        value_BTGK = value.view(heads)
         if cache is None:
-            mixed_BHTK = attention(query_BHTK, key_BGTK, value_BGTK, mask)
+            mixed_BTHK = rotary_attention(query_BTHK, key_BTGK, value_BTGK, cos_BTR, sin_BTR, mask)
         else:
-            window = self.options.sliding_window
-            mixed_BHTK = cache.attend(self.layer, query_BHTK, key_BGTK, value_BGTK, mask, window)
-        return self.o_proj(mixed_BHTK.transpose(1, 2).reshape(rows, length, -1))
+            query_BHTK = rotate_pairs(query_BTHK.transpose(1, 2), cos_BTR[:, None], sin_BTR[:, None])
+            key_BGTK = rotate_pairs(key_BTGK.transpose(1, 2), cos_BTR[:, None], sin_BTR[:, None])
+            window, value_BGTK = self.options.sliding_window, value_BTGK.transpose(1, 2)
+            mixed_BTHK = cache.attend(self.layer, query_BHTK, key_BGTK, value_BGTK, mask, window).transpose(1, 2)
+        return self.o_proj(mixed_BTHK.reshape(rows, length, -1))
 
 
 class FeedForward(nn.Module):
@@ -179,7 +200,7 @@ class FeedForward(nn.Module):
         self.down_proj = nn.Linear(hidden, width, bias=False)
 
     def forward(self, x_BTD: Tensor) -> Tensor:
-        return self.down_proj(F.silu(self.gate_proj(x_BTD)) * self.up_proj(x_BTD))
+        return self.down_proj(swiglu(x_BTD, self.gate_proj, self.up_proj))
 
 
 class Block(nn.Module):
@@ -265,8 +286,8 @@ class Llama(nn.Module):
         if position_BT is None:
             position_BT = torch.arange(seen, seen + length, device=tokens_BT.device)[None].expand(rows, -1)
         cos_BTR, sin_BTR = self.cos_TR[position_BT], self.sin_TR[position_BT]  # type: ignore[index]
-        mask = decoder_mask(tokens_BT, document_BT, seen, self.options.sliding_window)
         x_BTD = self.embedding(tokens_BT)
+        mask = rotary_mask(x_BTD, document_BT, self.options, cache)
         for block in self.layers:
             x_BTD = block(x_BTD, cos_BTR, sin_BTR, mask, cache)
         if cache is not None:

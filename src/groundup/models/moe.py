@@ -22,8 +22,8 @@ from groundup.models.llama import (
     Attention,
     LlamaOptions,
     RMSNorm,
-    decoder_mask,
     empty_embedding,
+    rotary_mask,
     rotary_table,
 )
 
@@ -235,8 +235,8 @@ class Moe(nn.Module):
         if position_BT is None:
             position_BT = torch.arange(seen, seen + length, device=tokens_BT.device)[None].expand(rows, -1)
         cos_BTR, sin_BTR = self.cos_TR[position_BT], self.sin_TR[position_BT]  # type: ignore[index]
-        mask = decoder_mask(tokens_BT, document_BT, seen)
         x_BTD = self.embedding(tokens_BT)
+        mask = rotary_mask(x_BTD, document_BT, self.options.attention(), cache)
         routes = []
         for block in self.layers:
             x_BTD, taken = block(x_BTD, cos_BTR, sin_BTR, mask, cache)

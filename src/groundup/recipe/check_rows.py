@@ -61,6 +61,8 @@ def check_rows(check: Check) -> Iterator[GroundupError]:
             )  # fmt: skip
     if recipe.hardware.compile == "on":
         yield check.unused("hardware.compile", "networks for such data are not compiled", "remove hardware.compile")
+    if recipe.hardware.kernels == "compiled":
+        yield check.unused("hardware.kernels", "the compiled functions are those of language models", "remove it")
     if recipe.hardware.recompute:
         yield check.unused("hardware.recompute", "this network has no blocks to recompute", "remove it")
     for name in ("tokens", "tokens_per_step"):

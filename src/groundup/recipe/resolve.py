@@ -247,7 +247,7 @@ def preset_difference(recipe: Recipe, base: FamilyOptions | None) -> list[dict[s
     return [
         {"field": dotted(change.path), "preset": change.before, "value": change.after}
         for change in difference(preset, recipe)
-        if dotted(change.path) not in ("name", "data.files", "hardware.compile")
+        if dotted(change.path) not in ("name", "data.files", "hardware.compile", "hardware.kernels")
         and ABSENT not in (change.before, change.after)
     ]
 

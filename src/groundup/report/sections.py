@@ -339,7 +339,7 @@ def environment(record: RunRecord, summary: dict[str, Any]) -> Markup:
     machine |= {name: figures.shaped(name, item) for name, item in hardware.items() if known(item) is not None}
     machine.pop("", None)
     rows = [(figures.words(name.replace(".", " ")), value[:300]) for name, value in machine.items()]
-    for name in ("precision", "compile"):
+    for name in ("precision", "compile", "kernels"):
         if text_of(record.start.get(name)):
             rows.append((name, text_of(record.start.get(name))))
     parts: list[Child] = [pairs("Machine", rows)]

@@ -18,6 +18,7 @@ from groundup.recipe.tree import LabelledData, Recipe
 from groundup.run.assemble import accumulate
 from groundup.run.foresight import foresee
 from groundup.run.gather import gather
+from groundup.run.hardware import computing, settle
 from groundup.run.labels import head_options
 from groundup.run.models import load_described, network, parameter_parts
 from groundup.run.rehearse import available_memory, rehearse
@@ -140,11 +141,13 @@ def plan_recipe(recipe: Recipe, *, say: Say) -> Plan:
         return foreseen
     with tempfile.TemporaryDirectory(prefix="groundup-plan-") as folder:
         work = gather(recipe, Path(folder), say=say)
-        rehearsal = rehearse(work)
-        seconds = rehearsal.step(accumulate(work.recipe))
-        process = release_memory()  # now with the libraries that a step loads
-        work.recipe = resolve_steps(work.recipe, rows_per_epoch=work.rows_per_epoch, seconds_per_step=seconds)
-        return Plan(plan_of(work, seconds, process, rehearsal.peak), memory_there, disk_there)
+        work.recipe = settle(work)
+        with computing(work):
+            rehearsal = rehearse(work)
+            seconds = rehearsal.step(accumulate(work.recipe))
+            process = release_memory()  # now with the libraries that a step loads
+            work.recipe = resolve_steps(work.recipe, rows_per_epoch=work.rows_per_epoch, seconds_per_step=seconds)
+            return Plan(plan_of(work, seconds, process, rehearsal.peak), memory_there, disk_there)
 
 
 def fix(recipe: Recipe) -> tuple[Recipe, dict[str, Any]] | None:

@@ -39,6 +39,7 @@ from groundup.run.assemble import (
     restore,
 )
 from groundup.run.gather import gather
+from groundup.run.hardware import computing, settle
 from groundup.run.plan import plan_of
 from groundup.run.rehearse import ENOUGH_SECONDS, rehearse
 from groundup.run.results import Scores, evaluations
@@ -108,7 +109,8 @@ def train_recipe(
         work = _begin(recipe, folder, resume=resume, accept_changes=accept_changes, say=say)
         _note_session(folder, command, resume)
         how: dict[str, Any] = {"command": command, "stage": stage, "listeners": listeners, "finished": finished}
-        return _run(work, folder, resume=resume, say=say, **how)
+        with computing(work):
+            return _run(work, folder, resume=resume, say=say, **how)
 
 
 def _begin(recipe: Recipe, folder: Path, *, resume: bool, accept_changes: bool, say: Say) -> Work:
@@ -125,36 +127,20 @@ def _begin(recipe: Recipe, folder: Path, *, resume: bool, accept_changes: bool, 
     if settled is not None and settled.budget.steps is not None:
         work.recipe = resolve_steps(work.recipe, rows_per_epoch=work.rows_per_epoch, seconds_per_step=1.0)
     else:
-        work.recipe = decide_compile(work)
+        work.recipe = settle(work)
         # a budget in minutes is turned into steps by this timing; otherwise it only feeds the plan
         timing = ENOUGH_SECONDS if work.recipe.budget.minutes is not None else ENOUGH_SECONDS / 4
-        rehearsal = rehearse(work, seconds=timing)
-        seconds = rehearsal.step(accumulate(work.recipe))
-        process = release_memory()  # now with the libraries that a step loads
-        work.recipe = resolve_steps(work.recipe, rows_per_epoch=work.rows_per_epoch, seconds_per_step=seconds)
-        write_json(folder / PLAN_FILE, {"predicted": plan_of(work, seconds, process, rehearsal.peak)})
+        with computing(work):
+            rehearsal = rehearse(work, seconds=timing)
+            seconds = rehearsal.step(accumulate(work.recipe))
+            process = release_memory()  # now with the libraries that a step loads
+            work.recipe = resolve_steps(work.recipe, rows_per_epoch=work.rows_per_epoch, seconds_per_step=seconds)
+            write_json(folder / PLAN_FILE, {"predicted": plan_of(work, seconds, process, rehearsal.peak)})
     if settled is None or accept_changes:
         # The given recipe first: without the resolved one a killed start counts as none.
         write_whole(folder / SOURCE_FILE, to_yaml(recipe))
     write_whole(folder / RECIPE_FILE, to_yaml(work.recipe))
     return work
-
-
-COMPILE_PAYS_FROM_SECONDS = 1800.0
-"""A CPU needs one to two minutes to compile a block and gains about a tenth: see notes/log.md."""
-
-
-def decide_compile(work: Work) -> Recipe:
-    """`compile: auto` turned into on or off: on an accelerator, or for a CPU run of at least half an hour."""
-    recipe = work.recipe
-    if recipe.hardware.compile != "auto":
-        return recipe
-    minutes = recipe.budget.minutes
-    long = minutes is not None and minutes * 60 >= COMPILE_PAYS_FROM_SECONDS
-    repeated = not recipe.counts_rows  # only language models are made of blocks that are worth it
-    worth = repeated and (work.device.type == "cuda" or (long and work.device.type == "cpu"))
-    hardware = recipe.hardware.model_copy(update={"compile": "on" if worth else "off"})
-    return recipe.model_copy(update={"hardware": hardware})
 
 
 def _run(
@@ -278,6 +264,7 @@ def _log_start(log: EventLog, work: Work, run: Run) -> None:
         units_per_step=round(recipe.rows_per_step * work.units_per_row),
         precision=work.precision,
         compile=recipe.hardware.compile,
+        kernels=recipe.hardware.kernels,
         save_every=recipe.events.save_every,
     )
 
