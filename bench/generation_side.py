@@ -6,13 +6,13 @@ Works on {"kind": "prefill", "tokens": N}, {"kind": "decode", "tokens": N} (afte
 
 from __future__ import annotations
 
-import json
 import queue
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+from sides import serve
 
 PROMPT = 32
 
@@ -104,13 +104,7 @@ def llama_cpp(model: str, precision: str) -> Callable[[dict[str, Any]], None]:
 
 def main() -> None:
     side, model, precision = sys.argv[1:4]
-    began = time.perf_counter()
-    work = {"ours": ours, "transformers": transformers, "llama_cpp": llama_cpp}[side](model, precision)
-    print(json.dumps({"ready": time.perf_counter() - began}), flush=True)
-    for line in sys.stdin:
-        began = time.perf_counter()
-        work(json.loads(line))
-        print(json.dumps({"seconds": time.perf_counter() - began}), flush=True)
+    serve({"ours": ours, "transformers": transformers, "llama_cpp": llama_cpp}[side](model, precision))
 
 
 if __name__ == "__main__":

@@ -1,8 +1,9 @@
 """One side of the training-step bench: `python step_side.py ours|transformers SHAPE HOW`.
 
 SHAPE is JSON: layers, width, heads, hidden, vocabulary, context, batch. HOW is JSON with `precision` (float32 or
-bfloat16), `compile`, and for our side `kernels` (auto or plain). A piece of work is {"steps": N}; see sides.py. Both
-sides train a Llama with tied embedding on the same random ids with AdamW and clip the gradient's norm.
+bfloat16), `compile`, and for our side `kernels` (plain: without the compiled functions). A piece of work is
+{"steps": N}; see sides.py. Both sides train a Llama with tied embedding on the same random ids with AdamW and clip the
+gradient's norm.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ def ours(shape: dict[str, int], how: dict[str, Any]) -> Step:
     """The loop's own update, as `groundup train` runs it."""
     import torch
 
+    from groundup.compiled import training
     from groundup.engine.precision import autocast
     from groundup.functional import global_norm
     from groundup.models.llama import Llama, LlamaOptions
@@ -55,11 +57,14 @@ def ours(shape: dict[str, int], how: dict[str, Any]) -> Step:
     }
     context = autocast(how["precision"], torch.device("cpu"))
 
+    compiled = how["precision"] == "float32" and not how.get("compile") and how.get("kernels") != "plain"
+
     def step() -> float:
-        with context():
-            loss = objective.loss("model", batch)
-        weight = float(objective.weight("model", batch))
-        (loss.total / weight).backward()
+        with training.use(compiled):
+            with context():
+                loss = objective.loss("model", batch)
+            weight = float(objective.weight("model", batch))
+            (loss.total / weight).backward()
         gradients = [p.grad for p in optimizer.parameters if p.grad is not None]
         norm = float(global_norm(gradients))
         if norm > 1.0:

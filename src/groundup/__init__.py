@@ -50,6 +50,6 @@ def train(
 
 def load(path: str | Path, *, device: str = "auto") -> LoadedModel | LoadedNetworkModel:
     """The model of a run, checkpoint or model folder, ready to be asked what it was trained for."""
-    from groundup.run.entry import load as open_model
+    from groundup.run.opening import load as open_model
 
     return open_model(path, device=device)

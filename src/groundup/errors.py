@@ -277,6 +277,7 @@ CATALOGUE: dict[str, str] = {
     "E-RUN-031": "Trainable parameters get no gradient, so they would stay as they were drawn.",
     "E-RUN-032": "The recipe asks for compiled functions, and there are none for this machine or this run.",
     "E-RUN-040": "The learning-rate test found no rate at which the loss falls.",
+    "E-RUN-041": "A run ended before the steps that were to be profiled were done.",
     "E-RUN-060": "Pixels lie outside 0 to 1, where the objective needs them.",
     "E-RUN-061": "The critic's gradient is to be penalised, and it normalises over the batch.",
     "E-RUN-062": "Rows have no label, and a conditional generator is to be told it.",

@@ -38,6 +38,7 @@ SMALLEST = {
     "doctor": [],
     "explain": [],
     "find-lr": ["r.yaml"],
+    "profile": ["r.yaml"],
     "import": ["m.gguf"],
     "inspect": ["m"],
     "merge": ["m", "--out", "d"],

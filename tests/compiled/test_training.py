@@ -92,8 +92,14 @@ def visible(document: Tensor, window: int | None) -> Tensor:
 
 @pytest.mark.parametrize(
     ("rows", "length", "heads", "key_heads", "size", "window"),
-    [(2, 50, 4, 2, 16, None), (1, 130, 6, 6, 32, None), (2, 200, 4, 1, 64, 40), (1, 64, 2, 2, 48, None), (1, 1, 1, 1, 16, 3)],
-)  # fmt: skip
+    [
+        (2, 50, 4, 2, 16, None),
+        (1, 130, 6, 6, 32, None),
+        (2, 200, 4, 1, 64, 40),
+        (1, 64, 2, 2, 48, None),
+        (1, 1, 1, 1, 16, 3),
+    ],
+)
 def test_attention_among_documents(
     rows: int, length: int, heads: int, key_heads: int, size: int, window: int | None
 ) -> None:

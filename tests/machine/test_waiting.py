@@ -15,7 +15,8 @@ SHOW = "import groundup, os; print(os.environ.get('GOMP_SPINCOUNT'))"
 
 def said(code: str, **environment: str) -> str:
     kept = {name: value for name, value in os.environ.items() if name not in (waiting.SPIN_COUNT, waiting.POLICY)}
-    done = subprocess.run([sys.executable, "-c", code], env=kept | environment, capture_output=True, text=True, check=True)
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, env=kept | environment, capture_output=True, text=True, check=True)
     return done.stdout.strip()
 
 

@@ -24,6 +24,7 @@ from groundup.formats import gguf_write
 from groundup.run import exchange, models, proof
 from groundup.run.exchange import export_model, import_foreign, merge_models
 from groundup.run.inspection import inspect_model
+from groundup.run.weights import model_is_tied
 
 CPU = torch.device("cpu")
 TEXTS = ("Hello world", "def f(x): return x", "春眠不覺曉")
@@ -100,7 +101,7 @@ def test_an_import_answers_as_its_source(room: Path) -> None:
         close(logits(room / "base"), reference(ids()).logits)
     assert not checkpoint.verify(room / "base")
     model = models.load(room / "base", CPU).model
-    assert models.model_is_tied(model)
+    assert model_is_tied(model)
     stored = checkpoint.read_header(room / "base" / "model.safetensors").tensors
     assert "head.weight" not in stored
 

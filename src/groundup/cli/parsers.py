@@ -322,6 +322,14 @@ def _find_lr(parser: Parser) -> None:
     _json(parser)
 
 
+def _profile(parser: Parser) -> None:
+    _recipe(parser)
+    parser.add_argument("--steps", metavar="N", type=whole(1, 1000), default=5, help="steps to profile (default 5)")
+    parser.add_argument("--out", metavar="FILE.html", help="the picture (default: profile-NAME.html)")
+    parser.add_argument("--trace", metavar="FILE.json", help="the profiler's own file too, for Perfetto")
+    _json(parser)
+
+
 VERBS: dict[str, Verb] = {
     "quickstart": Verb("groundup.cli.quickstart:quickstart", "the whole life of a model, in minutes", _quickstart),
     "new": Verb("groundup.cli.new:new", "write a recipe to start from", _new),
@@ -337,6 +345,7 @@ VERBS: dict[str, Verb] = {
     "cross-validate": Verb(
         "groundup.cli.cross_validate:cross_validate", "train and measure a recipe on every fold", _cross_validate
     ),
+    "profile": Verb("groundup.cli.profile:profile", "where the time of a training step goes", _profile),
     "find-lr": Verb("groundup.cli.find_lr:find_lr", "try learning rates on a recipe for a moment", _find_lr),
     "import": Verb("groundup.cli.import_model:import_model", "bring a model from elsewhere in", _import),
     "inspect": Verb("groundup.cli.inspect:inspect", "what is in a model of any format; runs nothing", _inspect),

@@ -154,6 +154,7 @@ class LogSteps:
                 "tokens_per_second": round(speed, 1),
                 "ceiling_share": round(speed * self.flops_per_token / self.ceiling, 4),
                 "memory_bytes": self.memory(),
+                **{f"{part}_seconds": round(spent, 4) for part, spent in state.watch.take().items()},
             },
         )
         self.total, self.weight, self.since = 0.0, 0.0, (state.seconds, counts["seen"])
@@ -253,12 +254,14 @@ class Sample(_Stateless):
     def __call__(self, state: State) -> None:
         if not self.every or state.step % self.every:
             return
+        began = time.perf_counter()
         try:
             samples = self.sample()
         except SURVIVABLE as fault:
             self.log.write("warning", state.step, message=f"sampling failed: {fault}")
             return
-        self.log.write("sample", state.step, samples=samples)
+        clock = {"seconds": round(time.perf_counter() - began, 3)}
+        self.log.write("sample", state.step, samples=samples, clock=clock)
 
 
 class Save(_Stateless):

@@ -53,19 +53,23 @@ def train(run: Run) -> str:
 
 def update(run: Run, turn: str) -> None:
     """One optimizer's move: gradients of the summed loss over all micro-batches, divided by their weight."""
-    state, optimizer = run.state, run.state.optimizers[turn]
+    state, optimizer, watch = run.state, run.state.optimizers[turn], run.state.watch
+    watch.start()
     micros: list[Batch] = [state.source.next(turn) for _ in range(run.accumulate)]
     weight = float(sum(state.objective.weight(turn, micro) for micro in micros))
     state.last = None
     if weight == 0:
         run.guard.no_target(state.step)
         return
+    watch.mark("data")
     totals = []
     for micro in micros:
         placed = {name: tensor.to(run.device, non_blocking=True) for name, tensor in micro.items()}
         with run.autocast():
             loss = state.objective.loss(turn, placed)
+        watch.mark("forward")
         (loss.total / weight).backward()
+        watch.mark("backward")
         totals.append(loss.total.detach())
     gradients = [p.grad for p in optimizer.parameters if p.grad is not None]
     norm = float(global_norm(gradients))
@@ -78,4 +82,5 @@ def update(run: Run, turn: str) -> None:
         optimizer.step(state.step)
     optimizer.zero_grad()
     rate = optimizer.learning_rate(state.step)
+    watch.mark("optimizer")
     state.last = StepResult(sum(losses) / weight, weight, norm, rate, accepted)

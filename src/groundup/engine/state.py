@@ -6,6 +6,7 @@ What is not in here cannot influence training after a resume: that is what makes
 from __future__ import annotations
 
 import base64
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -29,6 +30,37 @@ class PlayerOptimizer(Protocol):
     def zero_grad(self) -> None: ...
     def state_dict(self) -> dict[str, Tensor]: ...
     def load_state_dict(self, state: dict[str, Tensor]) -> None: ...
+
+
+PARTS = ("data", "forward", "backward", "optimizer")
+"""Of a step, in the order in which it goes through them."""
+
+
+class Stopwatch:
+    """Seconds that the steps spent in each of their `PARTS` since they were last taken.
+
+    On an accelerator, whose work is queued, a part that only queues it looks short, and the waiting is the optimizer's,
+    which reads the gradient's norm.
+    """
+
+    def __init__(self) -> None:
+        self.seconds = dict.fromkeys(PARTS, 0.0)
+        self.since = 0.0
+
+    def start(self) -> None:
+        """Begin to count."""
+        self.since = time.perf_counter()
+
+    def mark(self, part: str) -> None:
+        """What has passed since the last mark was spent there."""
+        now = time.perf_counter()
+        self.seconds[part] += now - self.since
+        self.since = now
+
+    def take(self) -> dict[str, float]:
+        """The seconds of each part, which are counted from 0 again."""
+        taken, self.seconds = self.seconds, dict.fromkeys(PARTS, 0.0)
+        return taken
 
 
 @dataclass
@@ -83,6 +115,7 @@ class State:
         optimizers: by turn.
         seconds: time spent in training steps so far, over all sessions.
         last: what the last update measured.
+        watch: where the time of the steps goes; never saved.
         saved: names of the tensors that a checkpoint holds; None for all of them. The rest is a frozen base,
             which the run builds again from where it came from.
     """
@@ -97,6 +130,7 @@ class State:
     last: StepResult | None = None
     best: dict[str, Tensor] = field(default_factory=dict)
     saved: frozenset[str] | None = None
+    watch: Stopwatch = field(default_factory=Stopwatch)
 
     def snapshot(self) -> tuple[dict[str, Any], dict[str, dict[str, Tensor]]]:
         """What a checkpoint holds: the JSON of state.json, and what goes into safetensors files, by file name under

@@ -1,4 +1,4 @@
-"""The C functions of decoder.c; see compiled/compiler.py for how they are made.
+"""The C functions of decoder.c and pack.c; see compiled/compiler.py for how they are made.
 
 Where they cannot be, generation takes the plain form (runners.py); `doctor` and the server say which one is used.
 """
@@ -12,7 +12,7 @@ from pathlib import Path
 
 from groundup.compiled.compiler import Unavailable, library
 
-SOURCE = Path(__file__).with_name("decoder.c")
+SOURCES = [Path(__file__).with_name(name) for name in ("decoder.c", "pack.c")]
 SWITCH = "GROUNDUP_PLAIN_GENERATION"
 """Set to 1: do without, as if there were no compiler."""
 
@@ -65,7 +65,7 @@ def functions() -> ctypes.CDLL:
     """
     if os.environ.get(SWITCH) == "1":
         raise Unavailable(f"{SWITCH}=1 is set")
-    loaded = library("decoder", [SOURCE])
+    loaded = library("decoder", SOURCES)
     loaded.scratch_floats.restype = loaded.run.restype = ctypes.c_int64
     return loaded
 

@@ -193,7 +193,7 @@ class CompiledRunner:
         return kept.data_ptr()
 
     def _matrix(self, weight_OI: Tensor, bias_O: Tensor | None) -> kernels.MatrixStruct:
-        packed = pack(weight_OI, self.precision, bias_O)
+        packed = pack(weight_OI, self.precision, bias_O, self._library)
         self._kept.append(packed)
         tensors = (packed.values, packed.scales_PC16, packed.bias_O)
         pointers = (None if one is None else one.data_ptr() for one in tensors)

@@ -25,7 +25,8 @@ from groundup.report.reading import (
 )
 
 MEASURED = ("step", "tokens", "seen", "loss", "bits_per_byte", "learning_rate", "gradient_norm")
-CLOCKED = ("seconds", "tokens_per_second", "ceiling_share", "memory_bytes")
+STEP_PARTS = ("data_seconds", "forward_seconds", "backward_seconds", "optimizer_seconds")
+CLOCKED = ("seconds", "tokens_per_second", "ceiling_share", "memory_bytes", *STEP_PARTS)
 MOST_INCIDENTS = 400
 LONGEST_UNIT = 20
 MOST_EXAMPLES = 5

@@ -20,6 +20,7 @@ from groundup.report.curves import curves
 from groundup.report.made import made_images
 from groundup.report.markup import Child, Markup, join, tag
 from groundup.report.summary import summarize
+from groundup.report.time_spent import time_spent
 
 Part = tuple[str, str, Markup]
 
@@ -118,6 +119,7 @@ def run_parts(record: RunRecord, summary: dict[str, Any], prefix: str = "") -> l
         (f"{prefix}curves", "Curves", curves(record, prefix)),
         (f"{prefix}samples", "Samples", sections.samples(record)),
         (f"{prefix}plan", "Plan and measurement", sections.planned(summary)),
+        (f"{prefix}time", "Where the time went", time_spent(record)),
         (f"{prefix}data", "Data", ledger),
         (f"{prefix}events", "Events", sections.incidents(record)),
         (f"{prefix}recipe", "Machine and recipe", sections.environment(record, summary)),

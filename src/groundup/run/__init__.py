@@ -9,6 +9,7 @@ models.py      language models → networks on a device, and the many things tha
 assemble.py    a work → everything that the loop needs
 rehearse.py    seconds of a step, measured; foresight.py bytes of memory, foreseen
 train.py       the run: folder, lock, resume, loop, final model, results
-plan.py        what a run will need, without training
+hardware.py    torch.compile and compiled functions: whether they are used, settled once for a run
+plan.py        what a run will need, without training; profile.py where the time of a step goes
 quickstart.py  the whole life, from this machine's own documentation to answers
 """

@@ -13,7 +13,8 @@ from groundup.adapters import LoraOptions, QuantizeOptions, adapter_tensors, app
 from groundup.errors import GroundupError, printable
 from groundup.formats.peft import peft_files, read_adapter, write_adapter
 from groundup.run import models
-from groundup.run.models import Described, Loaded, model_is_tied
+from groundup.run.models import Described, Loaded
+from groundup.run.weights import model_is_tied
 
 TASKS = {"classify": "SEQ_CLS", "multilabel": "SEQ_CLS", "regress": "SEQ_CLS", "tag": "TOKEN_CLS"}
 HEAD_MODULES = {

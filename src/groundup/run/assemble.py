@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -170,7 +171,7 @@ class Saver:
 
     def __call__(self, *, planned: bool = True) -> None:
         """Save, unless this step has its planned checkpoint already."""
-        run = self.run
+        run, began = self.run, time.perf_counter()
         if self.saved == run.state.step:
             return
         numbers, tensors = run.state.snapshot()
@@ -187,7 +188,7 @@ class Saver:
             keep_every=self.events.keep_every,
         )
         self.saved = run.state.step if planned else -1
-        self._note(path)
+        self._note(path, round(time.perf_counter() - began, 3))
 
     def files(self) -> dict[str, bytes]:
         """The small files of a checkpoint made now."""
@@ -198,10 +199,11 @@ class Saver:
         self.log.cut(saved.state["log_offset"])
         if saved.state["planned"]:
             self.saved = saved.step
-            self._note(path)
+            self._note(path, 0.0)
 
-    def _note(self, path: Path) -> None:
-        self.log.write("save", self.run.state.step, path=os.fspath(path.relative_to(self.folder)))
+    def _note(self, path: Path, seconds: float) -> None:
+        where = os.fspath(path.relative_to(self.folder))
+        self.log.write("save", self.run.state.step, path=where, clock={"seconds": seconds})
 
 
 def restore(run: Run, saved: checkpoint.Checkpoint) -> None:

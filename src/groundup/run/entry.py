@@ -1,4 +1,4 @@
-"""What the Python API and the command line call: a recipe in any form to a run, a path to a loaded model."""
+"""What the Python API and the command line call: a recipe in any form to a run. What opens models is opening.py."""
 
 from __future__ import annotations
 
@@ -6,29 +6,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from groundup.api import LoadedModel
 from groundup.engine.events import Listener
-from groundup.machine.ceiling import choose_precision, resolve_device
 from groundup.recipe.check import BUDGETS, check
 from groundup.recipe.load import load_with_places
 from groundup.recipe.tree import Recipe
 from groundup.recipe.yaml import dump
-from groundup.run import models
-from groundup.run.loaded_network import (
-    LoadedAutoencoder,
-    LoadedGenerator,
-    LoadedNetworkModel,
-    LoadedPolicy,
-    family_of,
-)
-from groundup.run.loaded_player import LoadedPlayer
-from groundup.run.loaded_rows import LoadedImagePredictor, LoadedTablePredictor
-from groundup.run.loaded_translator import LoadedTranslator
-from groundup.run.networks import load_network
 from groundup.run.train import Result, train_recipe
-from groundup.run.translation import load_translator
 
 
 def read_recipe(recipe: str | Path | dict[str, Any], overrides: Sequence[str] = ()) -> Recipe:
@@ -88,42 +71,3 @@ def train(
     finally:
         if (folder / "events.jsonl").exists():
             write_report(folder)
-
-
-def load(path: str | Path, *, device: str = "auto") -> LoadedModel | LoadedNetworkModel:
-    """The model that `path` names, ready to use."""
-    place = resolve_device(device)
-    if family_of(models.find_model(Path(path))) is not None:
-        return _load_network(Path(path), place)
-    loaded = models.load(Path(path), place)
-    return LoadedModel(
-        model=loaded.model,  # type: ignore[arg-type]
-        tokenizer=loaded.said.tokenizer,
-        chat_template=loaded.said.chat,
-        device=place,
-        name=str(path),
-        said=loaded.said,
-        autocast=_autocast(place),
-    )
-
-
-def _load_network(path: Path, place: torch.device) -> LoadedNetworkModel:
-    """A network that is no language model, by what it was trained for."""
-    how: dict[str, Any] = {"device": place, "name": str(path)}
-    if family_of(models.find_model(path)) == "transformer":
-        return LoadedTranslator(load_translator(path, place), **how, autocast=_autocast(place))
-    loaded = load_network(path, place)
-    if loaded.said.kind == "actions":
-        return LoadedPolicy(loaded, **how)
-    if loaded.said.kind == "moves":
-        return LoadedPlayer(loaded, **how)
-    if loaded.said.family == "autoencoder":
-        return LoadedAutoencoder(loaded.model, **how)
-    if loaded.said.kind == "images":
-        return LoadedGenerator(loaded, **how)
-    kind = LoadedImagePredictor if loaded.said.preparation.get("kind") == "images" else LoadedTablePredictor
-    return kind(loaded, **how, autocast=_autocast(place))
-
-
-def _autocast(place: torch.device) -> torch.dtype | None:
-    return torch.bfloat16 if choose_precision("auto", place).name == "bfloat16" else None

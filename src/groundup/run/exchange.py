@@ -27,6 +27,7 @@ from groundup.run.adapter_files import exported_adapter, on_own_base, read_peft_
 from groundup.run.foreign import described, digest_of, kind_of, locate, read_foreign
 from groundup.run.models import Described, Loaded
 from groundup.run.proof import Proof, compare_weights, new_place, prove, write_proved
+from groundup.run.weights import complete, load_weights
 
 CPU = torch.device("cpu")
 MARK = re.compile(r"\{%(-?)\s*(?:end)?generation\s*(-?)%\}")
@@ -67,7 +68,7 @@ def import_foreign(source: str, out: str | None, *, base: str | None = None) -> 
         said = Described(**described(found, path))
         with torch.device("meta"):  # for its names and shapes: the tensors go from file to file, not through it
             network = models.network(said.family, said.options, said.head)
-        tensors = models.complete(network, dict(found.tensors))  # checked before anything is written
+        tensors = complete(network, dict(found.tensors))  # checked before anything is written
         checkpoint.save_model(folder, tensors=tensors, files=models.model_files(said))
     return _summary(folder, said, network, list(found.oddities))
 
@@ -387,7 +388,7 @@ def _read_back(place: Path) -> nn.Module:
     found = read_foreign(place, kind)
     said = described(found, place)
     model = models.build(said["family"], said["options"], CPU, said["head"])
-    models.load_weights(model, dict(found.tensors))
+    load_weights(model, dict(found.tensors))
     return model.eval()
 
 

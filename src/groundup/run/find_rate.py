@@ -20,6 +20,7 @@ from groundup.optim.optimizer import Optimizer
 from groundup.run.assemble import accumulate, new_state
 from groundup.run.entry import read_recipe
 from groundup.run.gather import gather
+from groundup.run.hardware import computing, settle
 from groundup.run.work import Work
 
 LOWEST, HIGHEST = 1e-3, 30.0
@@ -52,7 +53,9 @@ def find_rate(
     checked = read_recipe(recipe, overrides)
     with tempfile.TemporaryDirectory(prefix="groundup-find-lr-") as folder:
         work = gather(checked, Path(folder), say=say)
-        points = _points(work, steps, Path(folder) / "faults")
+        work.recipe = settle(work)
+        with computing(work):
+            points = _points(work, steps, Path(folder) / "faults")
     best = min(points, key=lambda point: point["smooth"], default=None)
     if best is None:
         raise GroundupError(

@@ -11,8 +11,7 @@ from groundup.recipe.tree import EnvironmentData, GameData, ImageData, PairData,
 from groundup.run.acting import acting_work
 from groundup.run.generation import generation_work
 from groundup.run.language import language_work
-from groundup.run.loaded_network import family_of
-from groundup.run.models import find_model
+from groundup.run.models import family_of, find_model
 from groundup.run.playing import playing_work
 from groundup.run.prediction import prediction_work
 from groundup.run.translation import translation_work

@@ -28,6 +28,7 @@ from groundup.run.foresight import dry_batch, foresee
 from groundup.run.labels import PreparedLabels, head_options, label_stream, prepare_labels
 from groundup.run.results import Scores
 from groundup.run.texts import PreparedTexts, own_tokenizer, prepare_texts, text_stream
+from groundup.run.weights import model_is_tied
 from groundup.run.work import Memory, Say, Work
 from groundup.text.chat import ChatTemplate
 from groundup.text.foreign import ForeignTokenizer
@@ -307,7 +308,7 @@ def flops_per_token(model: nn.Module, context: int) -> float:
     attention scores over half a context on average (Kaplan et al. 2020, arXiv:2001.08361)."""
     body = models.body_of(model)
     embedding = models.body_of(model).embedding.weight
-    tied = models.model_is_tied(body)
+    tied = model_is_tied(body)
     total = 0.0
     for name, parameter in model.named_parameters():
         if parameter.dim() < 2 or ("embedding" in name and not (tied and parameter is embedding)):

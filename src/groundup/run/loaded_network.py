@@ -9,7 +9,6 @@ Shapes: N images, C channels, H height, W width.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar, NoReturn
@@ -26,11 +25,10 @@ from groundup.evaluation.episodes import Played, Policy, play, random_policy
 from groundup.evaluation.generated import require_finite
 from groundup.evaluation.metrics import EpisodeScores
 from groundup.evaluation.statistics import PerUnit, interval
-from groundup.models import NETWORKS
 from groundup.models.gan import Gan
 from groundup.run.acting import AT_THE_END, environments_of, policy_of
 from groundup.run.measuring_rows import another_question
-from groundup.run.models import MODEL_FILE, find_model
+from groundup.run.models import family_of, find_model
 from groundup.run.networks import PREPARATION_FILE, LoadedNetwork
 
 IMAGES_AT_ONCE = 64
@@ -292,13 +290,3 @@ def require_language(path: str | Path, verb: str) -> None:
         f"groundup inspect {printable(str(path))}   (what goes in and what comes out)",
         exit_code=2,
     )
-
-
-def family_of(folder: Path) -> str | None:
-    """The family of a model folder that holds no language model; None for one that does."""
-    try:
-        said = json.loads((folder / MODEL_FILE).read_bytes())
-    except (OSError, ValueError):
-        return None
-    family = said.get("family") if isinstance(said, dict) else None
-    return str(family) if family in NETWORKS or family == "transformer" else None

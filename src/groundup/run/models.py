@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,9 +20,10 @@ from torch import Tensor, nn
 from groundup import checkpoint
 from groundup.adapters import AdapterOptions, PromptOptions, adapter_names, apply, merge, prompt_ids
 from groundup.errors import GroundupError, nearest, printable
-from groundup.models import FAMILIES, FamilyOptions
+from groundup.models import FAMILIES, NETWORKS, FamilyOptions
 from groundup.models.heads import Headed, HeadOptions
 from groundup.run.foreign import described, digest_of, kind_of, locate, read_foreign
+from groundup.run.weights import adopt_weights, load_weights
 from groundup.text.chat import ChatTemplate
 from groundup.text.foreign import ForeignTokenizer, TokenRoles
 from groundup.text.tokenizer import AnyTokenizer, Tokenizer
@@ -228,15 +230,25 @@ def load(path: Path, device: torch.device, *, adapters: bool = True) -> Loaded:
     """
     folder = find_model(path)
     if not (folder / MODEL_FILE).is_file() and (kind := kind_of(folder)) is not None:
-        foreign = read_foreign(folder, kind)
-        said, tensors = Described(**described(foreign, folder)), dict(foreign.tensors)
-    else:
-        tensors, files = checkpoint.load_averaged(folder)
-        said = describe(files, folder)
+        return _load_foreign(folder, kind, device)
+    tensors, files = checkpoint.load_averaged(folder)
+    said = describe(files, folder)
     if said.base is not None:
         return _load_on_base(said, tensors, folder, device, adapters)
     model = build(said.family, said.options, device, said.head)
     load_weights(model, tensors)
+    return Loaded(said, model.eval(), folder)
+
+
+def _load_foreign(folder: Path, kind: str, device: torch.device) -> Loaded:
+    """A model in another tool's format. Its tensors are made while its tokenizer is."""
+    foreign = read_foreign(folder, kind)
+    with ThreadPoolExecutor(max_workers=1) as beside:
+        tensors = beside.submit(dict, foreign.tensors)
+        said = Described(**described(foreign, folder))
+        model = build(said.family, said.options, device, said.head)
+        put = adopt_weights if kind == "gguf" else load_weights  # others may be mapped from their file
+        put(model, tensors.result())
     return Loaded(said, model.eval(), folder)
 
 
@@ -296,30 +308,14 @@ def trained_tensors(model: nn.Module) -> dict[str, Tensor]:
     return {name: tensor for name, tensor in kept.items() if name not in quantized}
 
 
-def complete(model: nn.Module, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """All tensors of a network, a tied head by both its names; every difference in names and shapes is told at once.
-
-    Args:
-        model: the network; one without memory will do.
-        tensors: by its names.
-    """
-    expected = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
-    for head, table in (("head.weight", "embedding.weight"), ("body.head.weight", "body.embedding.weight")):
-        if head in expected and head not in tensors and table in tensors and model_is_tied(body_of(model)):
-            tensors = {**tensors, head: tensors[table]}
-    checkpoint.strict_key_report(expected, {name: tuple(t.shape) for name, t in tensors.items()})
-    return tensors
-
-
-def load_weights(model: nn.Module, tensors: dict[str, Tensor]) -> None:
-    """Copy tensors into a network; see `complete`."""
-    model.load_state_dict(complete(model, tensors), strict=True)
-
-
-def model_is_tied(model: nn.Module) -> bool:
-    """Whether the output matrix is the embedding."""
-    names = dict(model.named_parameters(remove_duplicate=False))
-    return "head.weight" in names and names["head.weight"] is names.get("embedding.weight")
+def family_of(folder: Path) -> str | None:
+    """The family of a model folder that holds no language model; None for one that does."""
+    try:
+        said = json.loads((folder / MODEL_FILE).read_bytes())
+    except (OSError, ValueError):
+        return None
+    family = said.get("family") if isinstance(said, dict) else None
+    return str(family) if family in NETWORKS or family == "transformer" else None
 
 
 def parameter_parts(model: nn.Module) -> list[dict[str, Any]]:

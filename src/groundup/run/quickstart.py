@@ -16,7 +16,8 @@ from groundup.data.python_questions import write_questions
 from groundup.engine.events import Listener
 from groundup.errors import GroundupError
 from groundup.report import write_report
-from groundup.run.entry import load, read_recipe
+from groundup.run.entry import read_recipe
+from groundup.run.opening import load
 from groundup.run.train import RESULTS_FILE, Result, train_recipe, write_json
 
 Say = Callable[[str], None]

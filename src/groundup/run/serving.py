@@ -22,10 +22,10 @@ from groundup.inference.speculate import Drafter, DraftModel, PromptLookup
 from groundup.machine.memory import release_memory
 from groundup.models.heads import Headed
 from groundup.run.engines import engine_for, runner_for, why_plain
-from groundup.run.entry import load as load_model
 from groundup.run.foreign import digest_of, kind_of
 from groundup.run.loaded_network import LoadedNetworkModel
 from groundup.run.models import MODEL_FILE, find_model
+from groundup.run.opening import load as load_model
 from groundup.run.served_models import ServedClassifier, ServedEmbedder, ServedLanguage, judges
 from groundup.serving.served import Served
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Iterable
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -50,8 +51,6 @@ class ForeignTokenizer(AnyTokenizer):
             if self._whole.token_to_id(name) != id or (name in vetted.spaces and self._library.token_to_id(name) != id):
                 raise unusable(where, f"the added token {name!r} cannot keep its id {id}")
         self._document = vetted.found
-        named = _compact([vetted.found, roles.to_dict()], sort=True)
-        self.digest = hashlib.sha256(named.encode("utf-8", "surrogatepass")).hexdigest()
         self.vocabulary = len(vetted.tokens)
         self.specials = vetted.controls
         self.kind = {"BPE": "bpe", "Unigram": "unigram", "WordPiece": "wordpiece"}[vetted.found["model"]["type"]]
@@ -59,6 +58,12 @@ class ForeignTokenizer(AnyTokenizer):
         self._hidden = frozenset(id for name, id in self.specials.items() if name in special or name in roles.names())
         self.exact, self.dropped, self._bytes = _bytes(vetted)
         self.unknown_id = _unknown(vetted.found["model"])
+
+    @cached_property
+    def digest(self) -> str:  # type: ignore[override]
+        """Made when it is asked for: writing the whole vocabulary down takes a moment."""
+        named = _compact([self._document, self.roles.to_dict()], sort=True)
+        return hashlib.sha256(named.encode("utf-8", "surrogatepass")).hexdigest()
 
     @classmethod
     def load(cls, path: Path, roles: TokenRoles) -> ForeignTokenizer:

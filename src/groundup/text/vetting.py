@@ -116,7 +116,7 @@ def plain_document(vetted: Vetted) -> dict[str, Any]:
         model["vocab"] = _without_pieces(model["vocab"], names, model.get("unk_id"))
     else:
         if model["type"] == "BPE":
-            model["merges"] = [merge for merge in model["merges"] if names.isdisjoint(_of_merge(merge))]
+            model["merges"] = [merge for merge in model["merges"] if not _names(merge, names)]
         kept = {
             token: id for token, id in model["vocab"].items() if token not in names or token == model.get("unk_token")
         }
@@ -243,9 +243,7 @@ def _check_model(model: dict[str, Any], ids: dict[str, int], cuts: list[str]) ->
         if not isinstance(model.get("merges"), list):
             raise _Fault("model.merges is not a list")
         prefix = model.get("continuing_subword_prefix") or ""
-        if prefix and not all(
-            _of_merge(merge)[1:2] and _of_merge(merge)[1].startswith(prefix) for merge in model["merges"]
-        ):
+        if prefix and not all(_second(merge).startswith(prefix) for merge in model["merges"]):
             raise _Fault(f"a merge joins what does not continue a word: it lacks {prefix!r}")
 
 
@@ -286,12 +284,19 @@ def _in_order(ids: dict[str, int]) -> list[str]:
     return tokens
 
 
-def _of_merge(merge: Any) -> tuple[str, ...]:
-    """The tokens that a merge names; what is not a merge is left to the library to refuse."""
+def _second(merge: Any) -> str:
+    """The right part of a merge; empty where it has none."""
     parts = merge.split(" ") if isinstance(merge, str) else merge
-    if not isinstance(parts, list) or not all(isinstance(part, str) for part in parts):
-        return ()
-    return (*parts, "".join(parts))
+    return parts[1] if isinstance(parts, list) and len(parts) > 1 and isinstance(parts[1], str) else ""
+
+
+def _names(merge: Any, names: set[str]) -> bool:
+    """Whether a merge takes or makes one of the names; what is not a merge is left to the library to refuse."""
+    parts = merge.split(" ") if isinstance(merge, str) else merge
+    try:
+        return parts[0] in names or parts[1] in names or "".join(parts) in names
+    except (TypeError, LookupError):
+        return False
 
 
 def _without_pieces(pieces: list[list[Any]], names: set[str], unknown: int | None) -> list[list[Any]]:

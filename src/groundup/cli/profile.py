@@ -1,0 +1,47 @@
+"""`groundup profile RECIPE`: where the time of a training step goes, in words and in one picture."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+from groundup.cli.terminal import Painter, format_count, table
+
+LARGEST = 3
+
+
+def profile(arguments: argparse.Namespace) -> int:
+    """Profile a few steps, write the picture, print the three largest costs; 0 when done."""
+    from groundup.report.profile import write_profile
+    from groundup.run.profile import profile_recipe
+
+    painter = Painter()
+    found = profile_recipe(
+        arguments.recipe,
+        arguments.overrides,
+        steps=arguments.steps,
+        trace=Path(arguments.trace) if arguments.trace else None,
+        say=(lambda line: None) if arguments.json else painter.print,
+    )
+    told = found.as_dict()
+    picture = write_profile(told, Path(arguments.out or f"profile-{found.name}.html"))
+    if arguments.json:
+        print(json.dumps({**told, "picture": str(picture)}))
+        return 0
+    painter.print()
+    painter.print(
+        f"{found.seconds:.3f} s a step, {format_count(found.units_per_second)} {found.unit}/s, "
+        f"{100 * found.ceiling_share:.0f} % of the machine's ceiling in matrix products"
+    )
+    rows = [[name, f"{1000 * seconds:,.1f} ms"] for name, seconds in found.parts.items()]
+    painter.print(table(rows, ["part of a step", ""], align="<>", width=painter.width))
+    painter.print()
+    rows = [[cost.kind, f"{1000 * cost.seconds:,.1f} ms", f"{100 * found.share(cost):.1f} %"] for cost in found.costs]
+    painter.print(table(rows, ["operations", "", ""], align="<>>", width=painter.width))
+    painter.print()
+    painter.print(painter.paint("The largest costs", "bold"))
+    for number, cost in enumerate(found.costs[:LARGEST], start=1):
+        painter.print(f"  {number}. {found.words(cost)}")
+    painter.print(f"\npicture: {picture}" + (f", trace: {arguments.trace}" if arguments.trace else ""))
+    return 0
