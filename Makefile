@@ -16,7 +16,7 @@ help:
 	@echo "make quickstart  from nothing to a model that answers, in minutes"
 	@echo "make test        lint, types and tests"
 	@echo "make lint        ruff and mypy alone"
-	@echo "make bench       the measurements that the documentation quotes"
+	@echo "make bench       the measurements that the documentation quotes; ONLY=step,lora for some"
 	@echo "make results     what the recipes reach on real data, hours in all; ONLY=name,name for some"
 	@echo "make faults      the long tests: kill and resume, full disks"
 	@echo "make docs        the recipe reference, from the types"

@@ -175,7 +175,7 @@ def trl(model: str, rows: str) -> None:
         def on_step_begin(self, *_: Any, **__: Any) -> None:
             if asked["left"] == 0:
                 asked.update(json.loads(sys.stdin.readline() or "null") or sys.exit(0))
-                asked.update(left=asked["steps"], began=time.perf_counter(), tokens=0)
+                asked.update(left=asked["steps"], began=time.perf_counter())
 
         def on_step_end(self, *_: Any, **__: Any) -> None:
             asked["left"] -= 1
@@ -185,6 +185,7 @@ def trl(model: str, rows: str) -> None:
                 peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
                 said = {"seconds": time.perf_counter() - asked["began"], "tokens": asked["tokens"], "peak": peak}
                 print(json.dumps(said), flush=True)
+                asked["tokens"] = 0  # batches are made before their step begins
 
     folder = tempfile.mkdtemp(prefix="groundup-bench-")
     config = SFTConfig(output_dir=folder, max_steps=100000, report_to=[], save_strategy="no", disable_tqdm=True,

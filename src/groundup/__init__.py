@@ -6,14 +6,16 @@ The two calls of the Python API:
     groundup.load(path)     → a LoadedModel: .generate(), .chat(), .evaluate(); for networks that are no language
                               models one with .predict(), .translate(), .sample() or .play()
 
-Both load what they need when they are called. Importing groundup costs nothing and does one thing: it tells OpenMP how
-long threads wait (machine/waiting.py), which must be said before torch is loaded.
+Both load what they need when they are called. Importing groundup costs nothing and does two things that
+must be done before torch is loaded: it tells OpenMP how long threads wait (machine/waiting.py), and torch to ask for
+large pages (machine/pages.py).
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from groundup.machine.pages import use_large_pages
 from groundup.machine.waiting import wait_briefly
 
 if TYPE_CHECKING:
@@ -27,6 +29,7 @@ __version__ = "0.1.0"
 __all__ = ["__version__", "load", "train"]
 
 wait_briefly()
+use_large_pages()
 
 
 def train(

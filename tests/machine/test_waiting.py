@@ -10,11 +10,12 @@ import pytest
 
 from groundup.machine import waiting
 
+SAID = (waiting.SPIN_COUNT, waiting.POLICY, "THP_MEM_ALLOC_ENABLE")
 SHOW = "import groundup, os; print(os.environ.get('GOMP_SPINCOUNT'))"
 
 
 def said(code: str, **environment: str) -> str:
-    kept = {name: value for name, value in os.environ.items() if name not in (waiting.SPIN_COUNT, waiting.POLICY)}
+    kept = {name: value for name, value in os.environ.items() if name not in SAID}
     command = [sys.executable, "-c", code]
     done = subprocess.run(command, env=kept | environment, capture_output=True, text=True, check=True)
     return done.stdout.strip()
@@ -32,6 +33,13 @@ def test_what_the_user_says_stays() -> None:
 def test_a_program_that_has_torch_is_left_alone() -> None:
     code = f"import sys; sys.modules['torch'] = sys; {SHOW}"
     assert said(code) == "None"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="pages of 2 MiB are asked for on Linux alone")
+def test_large_pages_are_asked_for_unless_the_environment_says_otherwise() -> None:
+    show = "import groundup, os; print(os.environ.get('THP_MEM_ALLOC_ENABLE'))"
+    assert said(show) == "1" and said(show, THP_MEM_ALLOC_ENABLE="0") == "0"
+    assert said(f"import sys; sys.modules['torch'] = sys; {show}") == "None"
 
 
 def test_in_words(monkeypatch: pytest.MonkeyPatch) -> None:
