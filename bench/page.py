@@ -9,7 +9,7 @@ from typing import Any
 from xml.sax.saxutils import escape
 
 ROOT = Path(__file__).resolve().parents[1]
-RESULTS, PAGE, PICTURES = ROOT / "bench" / "results", ROOT / "docs" / "performance.md", ROOT / "docs" / "pictures"
+RESULTS, PAGE, PICTURES = ROOT / "bench" / "results", ROOT / "docs" / "performance.md", ROOT / "docs" / "images"
 TITLES = {
     "step": "A training step",
     "learn": "What a fixed time buys",

@@ -36,7 +36,8 @@ def test_json_is_one_object_and_the_exit_code_is_zero(capsys: pytest.CaptureFixt
     shown = capsys.readouterr().out
     found = json.loads(shown)
     assert shown.count("\n") == 1 and shown.isascii()
-    assert set(found) == {"machine", "device", "compiled_generation", "ceilings", "precision", "selftests", "passed"}
+    compiled = {"compiled_training", "compiled_generation"}
+    assert set(found) == {"machine", "device", "waiting", *compiled, "ceilings", "precision", "selftests", "passed"}
     assert found["passed"] is True and len(found["selftests"]) == 8
     assert found["ceilings"]["cpu"] == {"float32": 8.06e10, "bfloat16": 8.06e10, "bandwidth": 1.25e10}
     assert found["precision"]["name"] in ("float32", "bfloat16") and found["precision"]["reason"]

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 from pathlib import Path
 
-from groundup.cli.terminal import Painter, format_count, table
+from groundup.cli.terminal import Painter, format_count, table, wrap
 
 LARGEST = 3
 
 
 def profile(arguments: argparse.Namespace) -> int:
     """Profile a few steps, write the picture, print the three largest costs; 0 when done."""
+    os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # torch's profiler says on stderr that it starts and stops
     from groundup.report.profile import write_profile
     from groundup.run.profile import profile_recipe
 
@@ -42,6 +44,7 @@ def profile(arguments: argparse.Namespace) -> int:
     painter.print()
     painter.print(painter.paint("The largest costs", "bold"))
     for number, cost in enumerate(found.costs[:LARGEST], start=1):
-        painter.print(f"  {number}. {found.words(cost)}")
+        first, *more = wrap(found.words(cost), painter.width - 5)
+        painter.print("\n".join([f"  {number}. {first}", *(f"     {line}" for line in more)]))
     painter.print(f"\npicture: {picture}" + (f", trace: {arguments.trace}" if arguments.trace else ""))
     return 0

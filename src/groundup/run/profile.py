@@ -38,17 +38,20 @@ KINDS: dict[str, str] = {
 """Kinds of operations by a pattern of their names, the first that fits; the rest is "element by element"."""
 REST = "element by element"
 ADVICE: dict[str, str] = {
-    "matrix products": "they run at {share} of this machine's ceiling; what is left to win is a smaller model "
-    "(model.depth) or hardware that multiplies bfloat16",
+    "matrix products": "the step reaches {share} of this machine's ceiling, and these are what counts for it; they "
+    "shrink with the model (model.depth), or on hardware that multiplies bfloat16",
     "attention": "it grows with the square of a document's length: a smaller data.context, or model.sliding_window",
     "the loss": "it grows with the vocabulary: a smaller tokenizer.vocabulary",
-    "norms": "hardware.kernels=compiled does each in one pass, where the model has such norms",
+    "norms": "{kernels}",
     "the optimizer": "it runs once a step: more tokens a step (budget.tokens_per_step) make it rarer",
     "embeddings": "they are read from memory row by row; a smaller vocabulary or width",
     "recurrence": "one position waits for the one before; a Transformer works on all at once",
     "copies": "memory that is only moved: hardware.recompute=false if it is on, or larger micro-batches",
-    REST: "each reads and writes memory for a little arithmetic: hardware.kernels=compiled, or hardware.compile=on "
-    "for long runs",
+    REST: "each reads and writes memory for a little arithmetic; {kernels}",
+}
+KERNELS = {
+    True: "what groundup has compiled is compiled already, and the rest is torch's own",
+    False: "hardware.kernels=compiled does some of it in one pass, where the model and the machine allow it",
 }
 
 
@@ -72,6 +75,7 @@ class Profile:
         parts: seconds a step for batches, forward, backward and optimizer.
         units_per_second: tokens or rows.
         ceiling_share: of the machine's best matrix product.
+        compiled: whether the compiled functions were used.
     """
 
     name: str
@@ -82,6 +86,7 @@ class Profile:
     unit: str
     units_per_second: float
     ceiling_share: float
+    compiled: bool
 
     def share(self, cost: Cost) -> float:
         """Of all operations."""
@@ -89,7 +94,8 @@ class Profile:
 
     def words(self, cost: Cost) -> str:
         """What it is and what could be done."""
-        advice = ADVICE[cost.kind].format(share=f"{100 * self.ceiling_share:.0f} %")
+        share = f"{100 * self.ceiling_share:.0f} %"
+        advice = ADVICE[cost.kind].format(share=share, kernels=KERNELS[self.compiled])
         return f"{cost.kind}, {100 * self.share(cost):.0f} % of the step: {advice}"
 
     def as_dict(self) -> dict[str, Any]:
@@ -107,6 +113,7 @@ class Profile:
             "unit": self.unit,
             "units_per_second": self.units_per_second,
             "ceiling_share": self.ceiling_share,
+            "compiled": self.compiled,
             "costs": costs,
         }
 
@@ -162,6 +169,7 @@ def _profile(work: Work, checked: Recipe, steps: int, trace: Path | None, folder
     return Profile(
         name=checked.name, steps=steps, seconds=seconds, costs=costs(profiler, steps, run.device), parts=parts,
         unit=work.unit, units_per_second=units / seconds, ceiling_share=flops / seconds / ceiling,
+        compiled=work.recipe.hardware.kernels == "compiled",
     )  # fmt: skip
 
 
