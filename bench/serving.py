@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import http.client
 import json
-import re
 import statistics
 import subprocess
 import sys
@@ -33,15 +32,11 @@ class Stream:
 @contextmanager
 def server(precision: str) -> Iterator[int]:
     """A running server; its port."""
-    command = [sys.executable, "-m", "groundup", "serve", str(smollm2.gguf()), "--port", "0", "--precision", precision]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
+    source = str(smollm2.gguf())
+    command = [sys.executable, "-m", "groundup", "serve", source, "--port", "0", "--precision", precision, "--json"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
         assert process.stdout is not None
-        port = 0
-        for line in process.stdout:
-            said = re.search(r"http://[^:/]+:(\d+)", line)
-            port = int(said.group(1)) if said else port
-            if " is ready" in line:
-                break
+        port = int(json.loads(process.stdout.readline())["address"].rpartition(":")[2])
         threading.Thread(target=process.stdout.read, daemon=True).start()
         try:
             yield port
@@ -51,7 +46,7 @@ def server(precision: str) -> Iterator[int]:
 
 def stream(port: int, number: int) -> Stream:
     body = {
-        "model": "SmolLM2-135M-Instruct", "stream": True, "max_tokens": TOKENS, "temperature": 1.0, "seed": number,
+        "model": smollm2.gguf().stem, "stream": True, "max_tokens": TOKENS, "temperature": 1.0, "seed": number,
         "messages": [{"role": "user", "content": f"Tell me a story about the number {number}."}],
     }  # fmt: skip
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=120)
