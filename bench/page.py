@@ -52,7 +52,8 @@ def write() -> None:
 def on(machine: dict[str, Any]) -> str:
     """The machine in a few words."""
     ceilings = ", ".join(f"{machine[key]} {key}" for key in machine if "GFLOP/s" in key or "GB/s" in key)
-    return f"on {machine['processor']}, {machine['cores']} cores ({ceilings})"
+    told = ceilings or "ceilings not measured in this run"
+    return f"on {machine['processor']}, {machine['cores']} cores ({told})"
 
 
 def table(rows: list[dict[str, Any]]) -> str:
