@@ -13,6 +13,7 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
+from our_step import stepper
 from sides import serve
 
 Step = Callable[[], float]
@@ -27,16 +28,9 @@ def ids(shape: dict[str, int]) -> Any:
 
 
 def ours(shape: dict[str, int], how: dict[str, Any]) -> Step:
-    """The loop's own update, as `groundup train` runs it."""
     import torch
 
-    from groundup.compiled import training
-    from groundup.engine.precision import autocast
-    from groundup.functional import global_norm
     from groundup.models.llama import Llama, LlamaOptions
-    from groundup.objectives.next_token import NextToken, NextTokenOptions
-    from groundup.optim.optimizer import Optimizer
-    from groundup.optim.options import AdamWOptions
     from groundup.parallel.blocks import compile_blocks
 
     heads, width = shape["heads"], shape["width"]
@@ -45,35 +39,10 @@ def ours(shape: dict[str, int], how: dict[str, Any]) -> Step:
     model.initialise(torch.Generator().manual_seed(0))
     if how.get("compile"):
         compile_blocks(model.layers)
-    objective = NextToken(NextTokenOptions(), model)
-    optimizer = Optimizer(model, AdamWOptions(kind="adamw", learning_rate=RATE), steps=1000)
     given = ids(shape)
-    position = torch.arange(shape["context"])[None].expand(shape["batch"], -1)
-    batch = {
-        "tokens_BT": given[:, :-1].contiguous(),
-        "target_BT": given[:, 1:].contiguous(),
-        "position_BT": position,
-        "document_BT": torch.zeros_like(position),
-    }
-    context = autocast(how["precision"], torch.device("cpu"))
-
-    compiled = how["precision"] == "float32" and not how.get("compile") and how.get("kernels") != "plain"
-
-    def step() -> float:
-        with training.use(compiled):
-            with context():
-                loss = objective.loss("model", batch)
-            weight = float(objective.weight("model", batch))
-            (loss.total / weight).backward()
-        gradients = [p.grad for p in optimizer.parameters if p.grad is not None]
-        norm = float(global_norm(gradients))
-        if norm > 1.0:
-            torch._foreach_mul_(gradients, 1.0 / norm)
-        optimizer.step(0)
-        optimizer.zero_grad()
-        return float(loss.total.detach()) / weight
-
-    return step
+    compiled = not how.get("compile") and how.get("kernels") != "plain"
+    rows, target = given[:, :-1].contiguous(), given[:, 1:].contiguous()
+    return stepper(model, rows, target, how["precision"], rate=RATE, compiled=compiled)
 
 
 def transformers(shape: dict[str, int], how: dict[str, Any]) -> Step:

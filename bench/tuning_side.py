@@ -16,6 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from our_step import stepper
 from sides import serve
 
 ROWS, CONTEXT, RANK, RATE = 4, 256, 16, 1e-4
@@ -67,19 +68,15 @@ def recipe_steps(recipe: dict[str, Any]) -> Work:
     return steps
 
 
-def tuned(model: str, *, lora: bool, recompute: bool) -> Work:
-    """Steps of the objective, the adapter and the optimizer that a recipe would build, on the given ids."""
+def tuned(model: str, *, lora: bool) -> Work:
+    """Steps of the model, or of the adapters that a recipe would give it, on the given ids; activations are
+    recomputed."""
     import torch
 
     from groundup.adapters import LoraOptions, apply
-    from groundup.compiled import training
     from groundup.contract import IGNORE
-    from groundup.engine.precision import autocast
     from groundup.machine.ceiling import choose_precision
     from groundup.machine.memory import steady_allocator
-    from groundup.objectives.next_token import NextToken, NextTokenOptions
-    from groundup.optim.optimizer import Optimizer
-    from groundup.optim.options import AdamWOptions
     from groundup.parallel.blocks import recompute_blocks
     from groundup.run import models
 
@@ -89,32 +86,10 @@ def tuned(model: str, *, lora: bool, recompute: bool) -> Work:
     if lora:
         targets = [f"*.{name}" for name in PROJECTIONS]
         apply(network, [LoraOptions(kind="lora", rank=RANK, targets=targets)], seed=0)
-    if recompute:
-        recompute_blocks(network.layers)
-    objective = NextToken(NextTokenOptions(), network)
-    optimizer = Optimizer(network, AdamWOptions(kind="adamw", learning_rate=RATE), steps=1000)
+    recompute_blocks(network.layers)
     drawn, learned = ids()
-    place = torch.arange(CONTEXT)[None].expand(ROWS, -1)
-    given = {
-        "tokens_BT": drawn[:, :-1].contiguous(),
-        "target_BT": torch.where(learned, drawn[:, 1:], IGNORE),
-        "position_BT": place,
-        "document_BT": torch.zeros_like(place),
-    }
-    precision = choose_precision("auto", cpu).name
-    context = autocast(precision, cpu)
-
-    def step() -> float:
-        with training.use(precision == "float32" and training.why_not() is None):
-            with context():
-                loss = objective.loss("model", given)
-            weight = float(objective.weight("model", given))
-            (loss.total / weight).backward()
-        optimizer.step(0)
-        optimizer.zero_grad()
-        return float(loss.total.detach()) / weight
-
-    return repeated(step)
+    target = torch.where(learned, drawn[:, 1:], IGNORE)
+    return repeated(stepper(network, drawn[:, :-1].contiguous(), target, choose_precision("auto", cpu).name, rate=RATE))
 
 
 def sft(model: str, rows: str) -> Work:
@@ -210,9 +185,9 @@ def main() -> None:
         return
     serve(
         {
-            "lora": lambda: tuned(model, lora=True, recompute=True),
+            "lora": lambda: tuned(model, lora=True),
             "peft": lambda: peft(model),
-            "full": lambda: tuned(model, lora=False, recompute=True),
+            "full": lambda: tuned(model, lora=False),
             "sft": lambda: sft(model, *more),
         }[kind]()
     )

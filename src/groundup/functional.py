@@ -268,9 +268,11 @@ def first_seen(document_BT: Tensor, window: int | None = None) -> Tensor | None:
     position_T = torch.arange(length, device=document_BT.device)
     begins_BT = torch.ones_like(document_BT, dtype=torch.bool)
     begins_BT[:, 1:] = (document_BT[:, 1:] != document_BT[:, :-1]) | (document_BT[:, 1:] < 0)
-    pieces = int((begins_BT & (document_BT >= 0)).sum())
-    if pieces != sum(int((row.unique() >= 0).sum()) for row in document_BT):
-        return None
+    ordered_BT = document_BT.sort(dim=1).values
+    again_BT = torch.zeros_like(begins_BT)
+    again_BT[:, 1:] = ordered_BT[:, 1:] == ordered_BT[:, :-1]
+    if int((begins_BT & (document_BT >= 0)).sum()) != int((~again_BT & (ordered_BT >= 0)).sum()):
+        return None  # more pieces than documents
     start_BT = torch.where(begins_BT, position_T, 0).cummax(dim=1).values
     if window is not None:
         start_BT = start_BT.maximum(position_T - window + 1)

@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 
 from groundup.report import collect, render
-from groundup.report.time_spent import seconds_by_part, time_spent
+from groundup.report.charts import PARTS
+from groundup.report.page import asset
+from groundup.report.time_spent import seconds_by_part, shares, time_spent
 
 
 def written(folder: Path, *events: dict[str, object]) -> Path:
@@ -45,6 +47,13 @@ def test_parts_are_summed_and_a_shared_clock_counts_once(tmp_path: Path) -> None
     }
     assert "13.3 %" in time_spent(record) and "waited" in time_spent(record)
     assert 'id="time"' in render(record)
+
+
+def test_every_part_has_the_colour_of_its_key(tmp_path: Path) -> None:
+    drawn = shares("all", {f"part {number}": 1.0 for number in range(PARTS)})
+    for number in range(PARTS):
+        assert drawn.count(f"part-{number}") == 2
+        assert f".part-{number} " in asset("page.css")
 
 
 def test_a_run_without_such_clocks_has_no_such_part(tmp_path: Path) -> None:

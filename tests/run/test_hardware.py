@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from tests.contract.toy_run import changed, events, kill, killed_run, quick, run, saved, text_file, text_recipe
+from tests.contract.toy_run import at, changed, events, kill, killed_run, quick, run, saved, text_file, text_recipe
 
 from groundup.compiled import training
 from groundup.errors import GroundupError
@@ -41,8 +41,6 @@ def test_auto_is_compiled_here_and_learns_what_the_plain_functions_learn(tmp_pat
 
 
 def test_a_resume_goes_on_with_what_the_run_began_with(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from tests.contract.toy_run import at
-
     recipe = text_recipe(text_file(tmp_path, 60), model=WIDE)
     run(recipe, tmp_path / "straight")
     for name in ("killed", "moved"):

@@ -10,7 +10,8 @@ from tests.contract.toy_run import quick, text_file, text_recipe
 
 from groundup.cli.main import main
 from groundup.recipe.yaml import dump
-from groundup.run.profile import ADVICE, KINDS, REST, kind_of, profile_recipe
+from groundup.run.entry import read_recipe
+from groundup.run.profile import ADVICE, ADVICE_OF_ROWS, KINDS, REST, kind_of, profile_recipe
 
 
 @pytest.fixture(autouse=True)
@@ -19,7 +20,7 @@ def quick_runs(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_parts_and_operations_add_up(tmp_path: Path) -> None:
-    found = profile_recipe(text_recipe(text_file(tmp_path, 60)), steps=2)
+    found = profile_recipe(read_recipe(text_recipe(text_file(tmp_path, 60))), steps=2)
     assert found.steps == 2 and found.seconds > 0 and found.units_per_second > 0
     assert list(found.parts) == ["data", "forward", "backward", "optimizer"]
     assert sum(found.parts.values()) == pytest.approx(found.seconds, rel=0.3)
@@ -49,7 +50,7 @@ def test_parts_and_operations_add_up(tmp_path: Path) -> None:
 )
 def test_operations_have_a_kind_and_every_kind_has_advice(name: str, kind: str) -> None:
     assert kind_of(name) == kind
-    assert set(ADVICE) == {*KINDS, REST}
+    assert set(ADVICE) == {*KINDS, REST} and set(ADVICE_OF_ROWS) < set(ADVICE)
 
 
 def test_the_command_writes_one_picture(
@@ -70,6 +71,25 @@ def test_the_command_writes_one_picture(
     found = json.loads(capsys.readouterr().out)
     assert out.exists() and found["picture"] == str(out) and json.loads(trace.read_text())["traceEvents"]
     assert {"seconds", "parts", "costs", "ceiling_share", "units_per_second"} <= set(found)
+
+
+def test_rows_are_given_no_advice_that_their_recipe_would_refuse() -> None:
+    recipe = read_recipe(Path(__file__).parents[2] / "recipes" / "iris_linear.yaml")
+    found = profile_recipe(recipe, steps=2)
+    words = " ".join(found.words(cost) for cost in found.costs)
+    assert not any(field in words for field in ("hardware.kernels", "tokens_per_step", "data.context", "tokenizer."))
+    assert "attention" not in words
+
+
+def test_a_picture_that_cannot_be_written_is_told_before_the_work(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").write_text("")
+    path = tmp_path / "recipe.yaml"
+    path.write_text(dump(text_recipe(text_file(tmp_path, 60))))
+    monkeypatch.setattr("groundup.run.profile.gather", lambda *_, **__: pytest.fail("it was worked for nothing"))
+    assert main(["profile", str(path), "--out", str(tmp_path / "file" / "p.html")]) == 1
+    assert "E-MACHINE-900" in capsys.readouterr().err
 
 
 def test_a_missing_recipe_is_an_error_of_five_lines(capsys: pytest.CaptureFixture[str]) -> None:

@@ -9,25 +9,28 @@ from pathlib import Path
 
 from groundup.cli.terminal import Painter, format_count, table, wrap
 
-LARGEST = 3
-
 
 def profile(arguments: argparse.Namespace) -> int:
     """Profile a few steps, write the picture, print the three largest costs; 0 when done."""
     os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # torch's profiler says on stderr that it starts and stops
-    from groundup.report.profile import write_profile
+    from groundup.report.profile import LARGEST, write_profile
+    from groundup.run.entry import read_recipe
     from groundup.run.profile import profile_recipe
 
     painter = Painter()
+    recipe = read_recipe(arguments.recipe, arguments.overrides)
+    place = Path(arguments.out or f"profile-{recipe.name}.html")
+    trace = Path(arguments.trace) if arguments.trace else None
+    for path in (place, *([trace] if trace else [])):
+        path.parent.mkdir(parents=True, exist_ok=True)  # now, and not when the work is done
     found = profile_recipe(
-        arguments.recipe,
-        arguments.overrides,
+        recipe,
         steps=arguments.steps,
-        trace=Path(arguments.trace) if arguments.trace else None,
+        trace=trace,
         say=(lambda line: None) if arguments.json else painter.print,
     )
     told = found.as_dict()
-    picture = write_profile(told, Path(arguments.out or f"profile-{found.name}.html"))
+    picture = write_profile(told, place)
     if arguments.json:
         print(json.dumps({**told, "picture": str(picture)}))
         return 0

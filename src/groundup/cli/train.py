@@ -114,7 +114,7 @@ class Progress:
         self.say(
             f"training {trained_share(line)} for {line['steps']} steps of "
             f"{line['units_per_step']:,} {line['unit']} in {line['precision']}, compile {line['compile']}, "
-            f"kernels {line['kernels']}"
+            f"kernels {line.get('kernels', 'plain')}"
         )
 
     def _step(self, line: dict[str, Any]) -> None:

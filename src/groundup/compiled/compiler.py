@@ -13,7 +13,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import torch
@@ -41,6 +41,15 @@ def library(name: str, sources: Sequence[Path]) -> ctypes.CDLL:
     if compiler is None:
         raise Unavailable("no C compiler (cc, gcc or clang) is installed")
     return ctypes.CDLL(str(_compiled(name, sources, compiler)))
+
+
+def refusal(functions: Callable[[], object]) -> str | None:
+    """Why `functions`, which asks for a library, gets none; None if it gets one."""
+    try:
+        functions()
+    except (Unavailable, OSError) as reason:
+        return str(reason)
+    return None
 
 
 def _compiled(name: str, sources: Sequence[Path], compiler: str) -> Path:

@@ -4,7 +4,7 @@
  * Every row is one thread's work and its sums run in a fixed order. Sums over rows (the gradient of a norm's weight) are
  * made of one part for each thread, so they are equal bit for bit at an equal number of threads.
  *
- * Letters: N rows, D width, F hidden width, V classes.
+ * Letters: N rows, D width, V classes.
  */
 #include "vectors.h"
 
@@ -73,38 +73,31 @@ INLINE vf sigmoid(vf x) {
     return choose(negative, small, splat(1)) / (splat(1) + small);
 }
 
-/* out = silu(gate) * up, where rows of gate and up lie `stride` apart. */
-void swiglu_forward(const float *gates, const float *ups, int64_t stride, int64_t rows, int64_t hidden, float *out) {
+/* out = silu(gate) * up, `count` numbers of each, in pieces of one cache line. */
+void swiglu_forward(const float *gate, const float *up, int64_t count, float *out) {
+    const int64_t whole = count / LANES;
 #pragma omp parallel for schedule(static)
-    for (int64_t n = 0; n < rows; n++) {
-        const float *gate = gates + n * stride, *up = ups + n * stride;
-        float *to = out + n * hidden;
-        int64_t k = 0;
-        for (; k + LANES <= hidden; k += LANES) {
-            vf x = load(gate + k);
-            store(to + k, x * sigmoid(x) * load(up + k));
-        }
-        for (; k < hidden; k++) to[k] = gate[k] / (1.0f + expf(-gate[k])) * up[k];
+    for (int64_t v = 0; v < whole; v++) {
+        vf x = load(gate + v * LANES);
+        store(out + v * LANES, x * sigmoid(x) * load(up + v * LANES));
     }
+    for (int64_t k = whole * LANES; k < count; k++) out[k] = gate[k] / (1.0f + expf(-gate[k])) * up[k];
 }
 
-void swiglu_backward(const float *gates, const float *ups, int64_t stride, const float *grad, int64_t rows,
-                     int64_t hidden, float *grad_gates, float *grad_ups) {
+void swiglu_backward(const float *gate, const float *up, const float *grad, int64_t count, float *grad_gate,
+                     float *grad_up) {
+    const int64_t whole = count / LANES;
 #pragma omp parallel for schedule(static)
-    for (int64_t n = 0; n < rows; n++) {
-        const float *gate = gates + n * stride, *up = ups + n * stride, *given = grad + n * hidden;
-        float *to_gate = grad_gates + n * stride, *to_up = grad_ups + n * stride;
-        int64_t k = 0;
-        for (; k + LANES <= hidden; k += LANES) {
-            vf x = load(gate + k), share = sigmoid(x), g = load(given + k);
-            store(to_up + k, g * x * share);
-            store(to_gate + k, g * load(up + k) * share * (splat(1) + x * (splat(1) - share)));
-        }
-        for (; k < hidden; k++) {
-            float x = gate[k], share = 1.0f / (1.0f + expf(-x));
-            to_up[k] = given[k] * x * share;
-            to_gate[k] = given[k] * up[k] * share * (1.0f + x * (1.0f - share));
-        }
+    for (int64_t v = 0; v < whole; v++) {
+        const int64_t k = v * LANES;
+        vf x = load(gate + k), share = sigmoid(x), given = load(grad + k);
+        store(grad_up + k, given * x * share);
+        store(grad_gate + k, given * load(up + k) * share * (splat(1) + x * (splat(1) - share)));
+    }
+    for (int64_t k = whole * LANES; k < count; k++) {
+        float x = gate[k], share = 1.0f / (1.0f + expf(-x));
+        grad_up[k] = grad[k] * x * share;
+        grad_gate[k] = grad[k] * up[k] * share * (1.0f + x * (1.0f - share));
     }
 }
 

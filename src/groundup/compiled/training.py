@@ -10,7 +10,7 @@ P = T rounded up to whole tiles, R = K/2.
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from groundup.compiled.compiler import Unavailable, library
+from groundup.compiled.compiler import library, refusal
 
 SOURCES = [Path(__file__).with_name(name) for name in ("passes.c", "attention.c")]
 TILE, LANES, LARGEST_HEAD = 64, 16, 256
@@ -40,11 +40,7 @@ def functions() -> ctypes.CDLL:
 
 def why_not() -> str | None:
     """Why there are no compiled functions; None if there are."""
-    try:
-        functions()
-    except (Unavailable, OSError) as reason:
-        return str(reason)
-    return None
+    return refusal(functions)
 
 
 @contextmanager
@@ -108,38 +104,25 @@ def norm(x: Tensor, weight_D: Tensor, epsilon: float) -> Tensor:
 
 
 class _SwiGLU(torch.autograd.Function):
-    """Of one tensor with gate and up beside each other, or of two."""
-
     @staticmethod
-    def forward(ctx: Any, gate: Tensor, up: Tensor | None) -> Tensor:
-        given = [gate.contiguous()] if up is None else [gate.contiguous(), up.contiguous()]
-        stride, hidden = gate.shape[-1], gate.shape[-1] // (2 if up is None else 1)
-        out = torch.empty(*gate.shape[:-1], hidden)
-        sizes = (_whole(stride), _whole(out.numel() // hidden), _whole(hidden))
-        functions().swiglu_forward(*_halves(given, hidden), *sizes, _at(out))
-        ctx.save_for_backward(*given)
+    def forward(ctx: Any, gate: Tensor, up: Tensor) -> Tensor:
+        gate, up = gate.contiguous(), up.contiguous()
+        out = torch.empty_like(gate)
+        functions().swiglu_forward(_at(gate), _at(up), _whole(gate.numel()), _at(out))
+        ctx.save_for_backward(gate, up)
         return out
 
     @staticmethod
-    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor, Tensor | None]:
-        given = ctx.saved_tensors
-        grad, results = grad_outputs[0].contiguous(), [torch.empty_like(part) for part in given]
-        hidden = grad.shape[-1]
-        stride, rows = _whole(given[0].shape[-1]), _whole(grad.numel() // hidden)
-        there = (*_halves(given, hidden), stride, _at(grad), rows, _whole(hidden))
-        functions().swiglu_backward(*there, *_halves(results, hidden))
-        return results[0], results[1] if len(results) == 2 else None
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor, Tensor]:
+        gate, up = ctx.saved_tensors
+        grad, grad_gate, grad_up = grad_outputs[0].contiguous(), torch.empty_like(gate), torch.empty_like(up)
+        given = (_at(gate), _at(up), _at(grad), _whole(gate.numel()))
+        functions().swiglu_backward(*given, _at(grad_gate), _at(grad_up))
+        return grad_gate, grad_up
 
 
-def _halves(parts: Sequence[Tensor], hidden: int) -> tuple[ctypes.c_void_p, ctypes.c_void_p]:
-    """Where the gates and the ups begin."""
-    if len(parts) == 2:
-        return _at(parts[0]), _at(parts[1])
-    return _at(parts[0]), ctypes.c_void_p(parts[0].data_ptr() + hidden * parts[0].element_size())
-
-
-def swiglu(gate: Tensor, up: Tensor | None = None) -> Tensor:
-    """silu(gate) · up; without `up`, `gate` holds both beside each other in its last dimension."""
+def swiglu(gate: Tensor, up: Tensor) -> Tensor:
+    """silu(gate) · up; see functional.swiglu."""
     result: Tensor = _SwiGLU.apply(gate, up)
     return result
 

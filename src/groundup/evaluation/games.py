@@ -227,7 +227,6 @@ class Solved:
         return best_N
 
 
-
 def distinct(board_NHW: Boards) -> Boards:
     """The different ones among boards, in an order that depends on nothing but them."""
     return np.unique(board_NHW, axis=0)

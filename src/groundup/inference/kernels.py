@@ -10,7 +10,7 @@ import os
 from functools import cache
 from pathlib import Path
 
-from groundup.compiled.compiler import Unavailable, library
+from groundup.compiled.compiler import Unavailable, library, refusal
 
 SOURCES = [Path(__file__).with_name(name) for name in ("decoder.c", "pack.c")]
 SWITCH = "GROUNDUP_PLAIN_GENERATION"
@@ -72,8 +72,4 @@ def functions() -> ctypes.CDLL:
 
 def why_not() -> str | None:
     """Why there are no compiled functions; None if there are."""
-    try:
-        functions()
-    except (Unavailable, OSError) as reason:
-        return str(reason)
-    return None
+    return refusal(functions)

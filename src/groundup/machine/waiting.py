@@ -2,7 +2,7 @@
 
 GNU's OpenMP, which torch uses on Linux, lets a thread spin for milliseconds after its part of an operation. Alone that
 costs nothing. Beside another busy program the spinning thread holds the core that the other half of the operation
-waits for, and a training step takes two to five times as long. A short spin still covers the gaps between operations
+waits for, and a training step takes more than twice as long. A short spin still covers the gaps between operations
 of one step, and gives the core away in longer ones; figures in notes/log.md and docs/performance.md.
 """
 

@@ -297,6 +297,10 @@ def interval_bar(
     return tag("svg", tag("title", title), *marks, role="img", width="100%", height="22", class_="range")
 
 
+PARTS = 7
+"""Colours of the parts of a whole, in page.css."""
+
+
 def stacked_bar(title: str, parts: Sequence[tuple[str, float]]) -> Markup:
     """Shares of a whole as one bar, in the given order; classes part-0, part-1 … colour it."""
     whole = sum(value for _, value in parts)
@@ -313,7 +317,7 @@ def stacked_bar(title: str, parts: Sequence[tuple[str, float]]) -> Markup:
                 height="14",
                 y="0",
                 **ends,
-                class_=f"part-{index % 6}",
+                class_=f"part-{index % PARTS}",
             )
         )
         at += share

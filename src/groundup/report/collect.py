@@ -26,7 +26,8 @@ from groundup.report.reading import (
 
 MEASURED = ("step", "tokens", "seen", "loss", "bits_per_byte", "learning_rate", "gradient_norm")
 STEP_PARTS = ("data_seconds", "forward_seconds", "backward_seconds", "optimizer_seconds")
-CLOCKED = ("seconds", "tokens_per_second", "ceiling_share", "memory_bytes", *STEP_PARTS)
+CLOCKED = ("seconds", "tokens_per_second", "ceiling_share", "memory_bytes")
+COLUMNS = (*MEASURED, *CLOCKED, *STEP_PARTS)
 MOST_INCIDENTS = 400
 LONGEST_UNIT = 20
 MOST_EXAMPLES = 5
@@ -55,7 +56,7 @@ class RunRecord:
     name: str
     folder: Path
     title: str = ""
-    columns: dict[str, array[float]] = field(default_factory=lambda: {name: array("d") for name in MEASURED + CLOCKED})
+    columns: dict[str, array[float]] = field(default_factory=lambda: {name: array("d") for name in COLUMNS})
     start: dict[str, Any] = field(default_factory=dict)
     end: dict[str, Any] = field(default_factory=dict)
     evaluations: list[dict[str, Any]] = field(default_factory=list)
@@ -184,7 +185,7 @@ def take_step(record: RunRecord, event: dict[str, Any], clock: dict[str, Any]) -
             del values[first:]
     for name in MEASURED:
         record.columns[name].append(number(event.get(name)))
-    for name in CLOCKED:
+    for name in (*CLOCKED, *STEP_PARTS):
         record.columns[name].append(number(clock.get(name)))
 
 

@@ -6,14 +6,16 @@ from pathlib import Path
 from typing import Any
 
 from groundup.report import figures
-from groundup.report.charts import stacked_bar
+from groundup.report.charts import PARTS
 from groundup.report.markup import Child, Markup, tag
 from groundup.report.markup import table as drawn_table
 from groundup.report.page import asset, sha256
+from groundup.report.time_spent import shares
 
-SHOWN = 6
+SHOWN = PARTS - 1
 """Kinds of operations with a colour of their own; the rest is drawn together."""
 LARGEST = 3
+"""Costs that are put into words."""
 
 
 def write_profile(profile: dict[str, Any], path: Path) -> Path:
@@ -21,9 +23,8 @@ def write_profile(profile: dict[str, Any], path: Path) -> Path:
 
     Args:
         profile: what `run.profile.Profile.as_dict` gives.
-        path: an HTML file; its folder is made.
+        path: an HTML file in a folder that is there.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(render(profile), encoding="utf-8")
     return path
 
@@ -63,28 +64,17 @@ def body(profile: dict[str, Any]) -> Markup:
         tag(
             "main",
             tag("section", tag("h2", "The largest costs"), tag("ol", *words)),
-            tag("section", tag("h2", "Parts of a step"), shares("A step by its parts", list(profile["parts"].items()))),
+            tag("section", tag("h2", "Parts of a step"), shares("A step by its parts", profile["parts"])),
             tag("section", tag("h2", "Operations"), shares("A step by its operations", grouped(costs)), listed(costs)),
         ),
     )
 
 
-def grouped(costs: list[dict[str, Any]]) -> list[tuple[str, float]]:
+def grouped(costs: list[dict[str, Any]]) -> dict[str, float]:
     """The largest kinds of operations, and the others as one."""
-    parts = [(cost["kind"], cost["seconds"]) for cost in costs[:SHOWN]]
+    parts = {cost["kind"]: cost["seconds"] for cost in costs[:SHOWN]}
     rest = sum(cost["seconds"] for cost in costs[SHOWN:])
-    return [*parts, ("the rest", rest)] if rest else parts
-
-
-def shares(caption: str, parts: list[tuple[str, float]]) -> Markup:
-    """A bar and its key."""
-    whole = sum(seconds for _, seconds in parts) or 1.0
-    rows: list[list[Child]] = [
-        [tag("span", name, class_=f"key part-{index}"), figures.duration(seconds), figures.percent(seconds / whole)]
-        for index, (name, seconds) in enumerate(parts)
-    ]
-    bar = stacked_bar(caption, parts)
-    return tag("div", bar, drawn_table(caption, ["part", "time", "share"], rows, numeric=(1, 2)))
+    return parts | ({"the rest": rest} if rest else {})
 
 
 def listed(costs: list[dict[str, Any]]) -> Markup:

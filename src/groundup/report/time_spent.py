@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 
 from groundup.report import figures
 from groundup.report.charts import stacked_bar
@@ -37,19 +38,19 @@ def time_spent(record: RunRecord) -> Markup:
     steps = math.fsum(parts.get(word, 0.0) for word in WORDS.values())
     if not steps:
         return Markup("")
-    whole = math.fsum(parts.values())
+    return join([shares("Seconds of the run", parts), waiting(parts.get(WORDS["data_seconds"], 0.0) / steps)])
+
+
+def shares(caption: str, parts: Mapping[str, float]) -> Markup:
+    """Seconds by their names: a bar, and the table that is its key."""
+    whole = math.fsum(parts.values()) or 1.0
     rows: list[list[Child]] = [
-        [
-            tag("span", name, class_=f"key part-{index}"),
-            figures.duration(seconds),
-            figures.percent(seconds / whole),
-        ]
+        [tag("span", name, class_=f"key part-{index}"), figures.duration(seconds), figures.percent(seconds / whole)]
         for index, (name, seconds) in enumerate(parts.items())
     ]
     title = ", ".join(f"{name} {figures.duration(seconds)}" for name, seconds in parts.items())
-    drawn = table("Seconds of the run", ["part", "time", "share"], rows, numeric=(1, 2))
-    waited = parts.get(WORDS["data_seconds"], 0.0) / steps
-    return join([stacked_bar(title, list(parts.items())), drawn, waiting(waited)])
+    drawn = table(caption, ["part", "time", "share"], rows, numeric=(1, 2))
+    return join([stacked_bar(title, list(parts.items())), drawn])
 
 
 def waiting(share: float) -> Markup:

@@ -18,14 +18,15 @@ def settle(work: Work) -> Recipe:
     """The recipe with `hardware.compile` and `hardware.kernels` decided, so that a resume computes as the run began."""
     recipe = work.recipe
     compile_, kernels = recipe.hardware.compile, recipe.hardware.kernels
+    fit = kernels != "plain" and _fit(work)
     if compile_ == "auto":
         minutes = recipe.budget.minutes
         long = minutes is not None and minutes * 60 >= COMPILE_PAYS_FROM_SECONDS
         repeated = not recipe.counts_rows  # only language models are made of blocks that are worth it
-        worth = repeated and (work.device.type == "cuda" or (long and work.device.type == "cpu" and not _fit(work)))
+        worth = repeated and (work.device.type == "cuda" or (long and work.device.type == "cpu" and not fit))
         compile_ = "on" if worth else "off"
     if kernels == "auto":
-        kernels = "compiled" if compile_ == "off" and _fit(work) and training.why_not() is None else "plain"
+        kernels = "compiled" if compile_ == "off" and fit and training.why_not() is None else "plain"
     hardware = recipe.hardware.model_copy(update={"compile": compile_, "kernels": kernels})
     return recipe.model_copy(update={"hardware": hardware})
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 import tempfile
 import time
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,6 @@ from groundup.machine.ceiling import matrix_ceiling, synchronize
 from groundup.recipe.resolve import resolve_steps
 from groundup.recipe.tree import Recipe
 from groundup.run.assemble import assemble
-from groundup.run.entry import read_recipe
 from groundup.run.gather import gather
 from groundup.run.hardware import computing, settle
 from groundup.run.work import Say, Work
@@ -27,10 +25,10 @@ from groundup.run.work import Say, Work
 WARM_UP = 2
 KINDS: dict[str, str] = {
     "matrix products": r"mm$|mm_$|matmul|linear$|convolution|conv\dd|addmv|gemm|thnn_conv",
-    "attention": r"attention|^_Attention|softmax",
+    "attention": r"attention|^_Attention",
     "the loss": r"CrossEntropy|cross_entropy|nll_loss|log_softmax",
-    "norms": r"norm|^_Norm|^_RMSNorm",
     "the optimizer": r"adam|sgd|Optimizer|rmsprop|adagrad|foreach",
+    "norms": r"norm|^_Norm|^_RMSNorm",
     "embeddings": r"embedding|index_select|gather|scatter|index$|index_put",
     "recurrence": r"lstm|gru|rnn",
     "copies": r"copy_|clone|cat$|contiguous|to_copy|fill_|zero_|empty|pack|stack",
@@ -49,6 +47,16 @@ ADVICE: dict[str, str] = {
     "copies": "memory that is only moved: hardware.recompute=false if it is on, or larger micro-batches",
     REST: "each reads and writes memory for a little arithmetic; {kernels}",
 }
+ADVICE_OF_ROWS: dict[str, str] = {
+    "attention": "it grows with the square of the number of positions",
+    "the loss": "it grows with the number of classes",
+    "norms": "each reads and writes memory for a little arithmetic",
+    "the optimizer": "it runs once a step: more rows a step (budget.rows_per_step) make it rarer",
+    "embeddings": "they are read from memory row by row",
+    "copies": "memory that is only moved",
+    REST: "many small operations: more rows a step (budget.rows_per_step) spread the cost of calling them",
+}
+"""Where the data is counted in rows, and the fields of language models mean nothing."""
 KERNELS = {
     True: "what groundup has compiled is compiled already, and the rest is torch's own",
     False: "hardware.kernels=compiled does some of it in one pass, where the model and the machine allow it",
@@ -76,6 +84,7 @@ class Profile:
         units_per_second: tokens or rows.
         ceiling_share: of the machine's best matrix product.
         compiled: whether the compiled functions were used.
+        rows: whether the data is counted in rows.
     """
 
     name: str
@@ -87,6 +96,7 @@ class Profile:
     units_per_second: float
     ceiling_share: float
     compiled: bool
+    rows: bool
 
     def share(self, cost: Cost) -> float:
         """Of all operations."""
@@ -95,7 +105,8 @@ class Profile:
     def words(self, cost: Cost) -> str:
         """What it is and what could be done."""
         share = f"{100 * self.ceiling_share:.0f} %"
-        advice = ADVICE[cost.kind].format(share=share, kernels=KERNELS[self.compiled])
+        advices = ADVICE | ADVICE_OF_ROWS if self.rows else ADVICE
+        advice = advices[cost.kind].format(share=share, kernels=KERNELS[self.compiled])
         return f"{cost.kind}, {100 * self.share(cost):.0f} % of the step: {advice}"
 
     def as_dict(self) -> dict[str, Any]:
@@ -119,34 +130,27 @@ class Profile:
 
 
 def profile_recipe(
-    recipe: str | Path | dict[str, Any],
-    overrides: Sequence[str] = (),
-    *,
-    steps: int = 5,
-    trace: Path | None = None,
-    say: Say = lambda line: None,
+    recipe: Recipe, *, steps: int = 5, trace: Path | None = None, say: Say = lambda line: None
 ) -> Profile:
     """Profile a recipe on its own data, in a temporary folder; nothing of it is kept.
 
     Args:
-        recipe: a file, YAML text or a dict.
-        overrides: `key.sub=value`.
+        recipe: checked.
         steps: how many are profiled, after two that warm up and as many that are timed alone.
         trace: where to write the profiler's own file, which chrome://tracing and Perfetto open.
         say: receives lines of progress.
 
     Raises:
-        GroundupError: any fault of recipe, data or machine; E-RUN-041 the run ended before all steps were done.
+        GroundupError: any fault of data or machine; E-RUN-041 the run ended before all steps were done.
     """
-    checked = read_recipe(recipe, overrides)
     with tempfile.TemporaryDirectory(prefix="groundup-profile-") as folder:
-        work = gather(checked, Path(folder), say=say)
-        return _profile(work, checked, steps, trace, Path(folder))
+        work = gather(recipe, Path(folder), say=say)
+        return _profile(work, recipe, steps, trace, Path(folder))
 
 
 def _profile(work: Work, checked: Recipe, steps: int, trace: Path | None, folder: Path) -> Profile:
     settled = settle(work)
-    budget = settled.budget.model_copy(update={"minutes": None, "tokens": None, "steps": WARM_UP + 2 * steps})
+    budget = settled.budget.model_copy(update={"steps": WARM_UP + 2 * steps})  # which counts before other lengths
     settled = settled.model_copy(update={"budget": budget})
     work.recipe = resolve_steps(settled, rows_per_epoch=work.rows_per_epoch, seconds_per_step=None)
     with computing(work):
@@ -169,7 +173,7 @@ def _profile(work: Work, checked: Recipe, steps: int, trace: Path | None, folder
     return Profile(
         name=checked.name, steps=steps, seconds=seconds, costs=costs(profiler, steps, run.device), parts=parts,
         unit=work.unit, units_per_second=units / seconds, ceiling_share=flops / seconds / ceiling,
-        compiled=work.recipe.hardware.kernels == "compiled",
+        compiled=work.recipe.hardware.kernels == "compiled", rows=checked.counts_rows,
     )  # fmt: skip
 
 
@@ -192,12 +196,10 @@ def _advance(run: Run, steps: int) -> float:
 
 def costs(profiler: Any, steps: int, device: torch.device) -> list[Cost]:
     """The operations of a profile by their kind, the largest first, in seconds a step."""
-    own: Callable[[Any], float] = lambda event: (  # noqa: E731
-        event.self_cpu_time_total if device.type == "cpu" else event.self_device_time_total
-    )
     found: dict[str, list[tuple[str, float, int]]] = {}
     for event in profiler.key_averages():
-        seconds = own(event) / 1e6 / steps
+        own = event.self_cpu_time_total if device.type == "cpu" else event.self_device_time_total
+        seconds = own / 1e6 / steps
         if seconds > 0:
             found.setdefault(kind_of(event.key), []).append((event.key, seconds, event.count // steps))
     grouped = [

@@ -22,6 +22,7 @@ import torch
 import groundup
 from groundup import checkpoint
 from groundup.checkpoint import RunLock
+from groundup.compiled import training
 from groundup.engine.events import SURVIVABLE, EventLog, Listener
 from groundup.engine.loop import Run, train
 from groundup.engine.stop import EXIT_CODES, Stop
@@ -118,8 +119,8 @@ def _begin(recipe: Recipe, folder: Path, *, resume: bool, accept_changes: bool, 
     settled: Recipe | None = None
     if resume and (folder / RECIPE_FILE).exists():
         settled = reconcile(recipe, folder, accept_changes=accept_changes, say=say)
-    ahead = threading.Thread(target=import_module, args=("torch._dynamo",), name="groundup-import")
-    ahead.start()  # torch reads its compiler with the first optimizer, for seconds: better beside the data
+    ahead = threading.Thread(target=_get_ready, args=(settled or recipe,), name="groundup-ready")
+    ahead.start()
     try:
         work = gather(settled or recipe, folder, say=say)
     finally:
@@ -141,6 +142,14 @@ def _begin(recipe: Recipe, folder: Path, *, resume: bool, accept_changes: bool, 
         write_whole(folder / SOURCE_FILE, to_yaml(recipe))
     write_whole(folder / RECIPE_FILE, to_yaml(work.recipe))
     return work
+
+
+def _get_ready(recipe: Recipe) -> None:
+    """What takes seconds and waits for no data: torch reads its compiler with the first optimizer, and a machine
+    makes the compiled functions once."""
+    import_module("torch._dynamo")
+    if not recipe.counts_rows and recipe.hardware.kernels != "plain":
+        training.why_not()
 
 
 def _run(
