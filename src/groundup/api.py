@@ -28,12 +28,13 @@ from groundup.evaluation import (
     score_documents,
     spread_bytes,
 )
-from groundup.inference import Piece, SampleOptions, generate, generate_batch, sample_options
+from groundup.inference import Piece, SampleOptions, generate, sample_options
 from groundup.inference.answer import Ask
 from groundup.inference.engine import Runner, stream
 from groundup.inference.packed import Precision
 from groundup.models.heads import Headed
 from groundup.run.abilities import require_decoder, require_head
+from groundup.run.engines import answer_prompts
 from groundup.run.evaluation_texts import MALFORMED_LIMIT, Conversation, EvaluationData, read_evaluation_files
 from groundup.text.rows import opening_ids
 from groundup.text.tokenizer import AnyTokenizer, StreamDecoder
@@ -274,7 +275,7 @@ class LoadedModel:
     def _score_answers(self, examples: Sequence[AnswerExample], max_tokens: int, write: bool) -> AnswerScores:
         def answer(prompts: list[list[int]]) -> list[tuple[str, bool]]:
             options = SampleOptions(max_tokens=max_tokens)
-            results = generate_batch(self.model, prompts, options, end_ids=self.tokenizer.end_ids)
+            results = answer_prompts(self.model, prompts, options, end_ids=self.tokenizer.end_ids)
             return [(self.tokenizer.decode(r.ids), r.finish == "stop") for r in results]
 
         return score_answers(

@@ -22,6 +22,12 @@ HEAVY = (
 )
 LIMIT = 0.250  # seconds
 TRIES = 6
+RECIPE = """
+model: {{family: linear}}
+data: {{kind: table, files: ["{file}"], target: y, task: regress, split: {{test: 0.2, validation: 0.0}}}}
+optim: {{model: {{kind: adamw}}}}
+budget: {{steps: 2, rows_per_step: 8}}
+"""
 
 
 def processor_seconds() -> float:
@@ -48,6 +54,18 @@ def test_help_imports_no_library() -> None:
     script = (
         "import sys\nfrom groundup.cli.main import main\ncode = main(['--help'])\nimport groundup\n"
         f"print(code, [name for name in {HEAVY!r} if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True)
+    assert done.stdout.splitlines()[-1] == "0 []"
+
+
+def test_training_does_not_load_torchs_compiler(tmp_path: Path) -> None:
+    (tmp_path / "rows.csv").write_text("x,y\n" + "".join(f"{n / 9},{n / 3}\n" for n in range(40)), encoding="utf-8")
+    (tmp_path / "recipe.yaml").write_text(RECIPE.format(file=tmp_path / "rows.csv"), encoding="utf-8")
+    script = (
+        "import sys\nfrom groundup.cli.main import main\n"
+        f"code = main(['train', {str(tmp_path / 'recipe.yaml')!r}, '--out', {str(tmp_path / 'run')!r}])\n"
+        "print(code, [name for name in ('torch._dynamo', 'sympy') if name in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True)
     assert done.stdout.splitlines()[-1] == "0 []"

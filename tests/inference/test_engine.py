@@ -5,6 +5,7 @@ from __future__ import annotations
 import queue
 import threading
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import pytest
 import torch
@@ -13,7 +14,7 @@ from torch import Tensor
 from toy_decoders import toy_llama
 
 from groundup.errors import GroundupError
-from groundup.inference import SampleOptions, generate, kernels
+from groundup.inference import SampleOptions, generate, generate_batch, kernels
 from groundup.inference.answer import Ask, Scored, Step
 from groundup.inference.engine import CHUNK, Engine, EngineOptions, stream
 from groundup.inference.packed import Precision, pack
@@ -21,7 +22,7 @@ from groundup.inference.runners import PlainRunner
 from groundup.inference.sequences import Budget, Memory, Segment, Shape, common
 from groundup.inference.speculate import DraftModel, PromptLookup
 from groundup.models.llama import Llama, LlamaOptions, RotaryScaling
-from groundup.run.engines import engine_for, runner_for
+from groundup.run.engines import answer_prompts, engine_for, runner_for
 
 FORMS = [
     "plain",
@@ -187,6 +188,39 @@ def test_every_member_of_the_family_is_computed_as_the_model_does(changes: dict[
         [runner.run([Segment(tokens[a:b], memory, last=False)]) for a, b in ((0, 20), (20, 21), (21, 45))]
     )
     assert torch.allclose(found, model(torch.tensor([tokens]))[0], atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {},
+        {"temperature": 0.9, "top_k": 9, "seed": 3},
+        {"repetition_penalty": 1.4},
+        {"logit_bias": {7: 4.0}},
+        {"max_tokens": 1},
+    ],
+    ids=str,
+)
+def test_many_prompts_are_answered_as_by_a_batch_of_plain_rows(changed: dict[str, Any]) -> None:
+    model = toy_llama()
+    generator = torch.Generator().manual_seed(9)
+    sizes = [int(torch.randint(1, 40, (), generator=generator)) for _ in range(70)]
+    prompts = [torch.randint(1, 61, (size,), generator=generator).tolist() for size in sizes]
+    options = SampleOptions(**{"temperature": 0.0, "max_tokens": 20, **changed})
+    expected = generate_batch(model, prompts, options, end_ids={END})
+    for compiled in (True, False):
+        found = answer_prompts(model, prompts, options, end_ids={END}, compiled=compiled)
+        assert [(one.ids, one.finish) for one in found] == [(one.ids, one.finish) for one in expected]
+        for one, other in zip(found, expected, strict=True):
+            assert one.logprobs == pytest.approx(other.logprobs, abs=2e-5)
+    finishes = {one.finish for one in expected}
+    assert "length" in finishes  # and where answers are long enough, some end by themselves
+    assert changed.get("max_tokens") == 1 or "stop" in finishes
+
+
+def test_a_prompt_that_is_too_long_is_refused_before_any_answer() -> None:
+    with pytest.raises(GroundupError, match="E-GEN-003"):
+        answer_prompts(toy_llama(), [[1], [2] * 48], SampleOptions(), end_ids=())
 
 
 def test_what_cannot_be_compiled_says_why_and_takes_the_plain_form(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -85,6 +85,7 @@ class Answer:
         tokens: prompt and answer so far.
         finish: how it ended; None while it goes on.
         cancelled: set by any thread; the engine looks at it between tokens.
+        greedy: the likeliest token is always the next one, as the logits stand.
     """
 
     def __init__(self, ask: Ask, sink: Sink, vocabulary: int) -> None:
@@ -98,6 +99,7 @@ class Answer:
         self._scanner = StopScanner(ask.options.stop)
         self._generator = torch.Generator().manual_seed(ask.options.seed)
         self._counts = _counts(ask, vocabulary)
+        self.greedy = ask.options.likeliest_alone and ask.constraint is None
 
     @property
     def room(self) -> int:
@@ -120,17 +122,21 @@ class Answer:
         [chosen] = sample(logits_V[None], options, [self._generator], self._counts, allowed).tolist()
         return int(chosen)
 
-    def write(self, token: int, logits_V: Tensor, total: Tensor) -> None:
+    def write(self, token: int, logits_V: Tensor, total: Tensor, logprob: float | None = None) -> None:
         """Put a chosen token at the end of the answer, and hand on what is certain of its text.
 
         Args:
             logits_V: that it was chosen from.
             total: their log-sum-exp.
+            logprob: of the token, where it is known already.
         """
         if token in self.ask.end_ids:
             self.end("stop")
             return
-        [found] = scored(logits_V[None], total[None], [token], self.ask.top)
+        if logprob is not None and not self.ask.top:
+            found = Scored(token, logprob)
+        else:
+            [found] = scored(logits_V[None], total[None], [token], self.ask.top)
         self.tokens.append(token)
         if self._counts is not None:
             self._counts.write(0, token)

@@ -125,6 +125,12 @@ class Engine:
             self._changed.notify()
         return Ticket(answer, self)
 
+    def finish(self) -> None:
+        """Without `start`: write everything that was asked, in the caller's thread."""
+        with torch.inference_mode():
+            while self._waiting or self._running:
+                self._round()
+
     def wake(self) -> None:
         with self._changed:
             self._changed.notify()
@@ -244,8 +250,11 @@ class Engine:
                 self._decode([one])
             return
         sizes = [1 + len(guess) for guess in guesses]
+        value_M, best_M = found[0].max(dim=-1)  # for all at once: row by row this would cost as much as the network
+        likeliest = list(zip(best_M.tolist(), (value_M - found[1]).tolist()))
         for one, guess, logits, total in zip(rows, guesses, *(tensor.split(sizes) for tensor in found)):
-            self._take(one, guess, logits, total)
+            self._take(one, guess, logits, total, likeliest[: len(logits)])
+            del likeliest[: len(logits)]
 
     def _guess(self, one: _Running) -> list[int]:
         """Tokens that may come, as many as there is room for."""
@@ -254,14 +263,25 @@ class Engine:
         guess = self.drafter.guess(one.answer.tokens)[: max(0, one.answer.room - 1)]
         return guess if guess and self.budget.grow(one.memory, one.memory.length + 1 + len(guess)) else []
 
-    def _take(self, one: _Running, guess: list[int], logits_MV: Tensor, total_M: Tensor) -> None:
+    def _take(
+        self,
+        one: _Running,
+        guess: list[int],
+        logits_MV: Tensor,
+        total_M: Tensor,
+        likeliest: list[tuple[int, float]],
+    ) -> None:
         """Write the tokens that the model chooses; a guess is right if it is the one that is chosen, so the text is
-        the same with and without guesses (Leviathan et al. 2023, arXiv:2211.17192, for draws that are repeatable)."""
+        the same with and without guesses (Leviathan et al. 2023, arXiv:2211.17192, for draws that are repeatable).
+        `likeliest`: the first token of the highest logit at each place, and its log-probability."""
         answer, written = one.answer, 0
         try:
             for place in range(len(guess) + 1):
-                token = answer.choose(logits_MV[place])
-                answer.write(token, logits_MV[place], total_M[place])
+                if answer.greedy:
+                    token, logprob = likeliest[place]
+                else:
+                    token, logprob = answer.choose(logits_MV[place]), None
+                answer.write(token, logits_MV[place], total_M[place], logprob)
                 written += 1
                 if answer.finish is not None or place == len(guess) or guess[place] != token:
                     break

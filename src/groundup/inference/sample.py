@@ -80,6 +80,11 @@ class SampleOptions(BaseModel):
         """Whether the choice depends on what stands in the text."""
         return self.repetition_penalty != 1.0 or self.frequency_penalty != 0.0 or self.presence_penalty != 0.0
 
+    @property
+    def likeliest_alone(self) -> bool:
+        """Whether the choice is the highest of the logits as they are."""
+        return self.temperature < GREEDY_BELOW and not self.logit_bias and not self.penalises
+
 
 def sample_options(values: Mapping[str, object]) -> SampleOptions:
     """Options from outside: a command line, a request, keyword arguments.

@@ -17,16 +17,9 @@ from torch import Tensor, nn
 from groundup.errors import GroundupError
 from groundup.optim.groups import is_muons, match_groups, penalised, rates
 from groundup.optim.muon import Muon
-from groundup.optim.options import (
-    AdagradOptions,
-    AdamOptions,
-    AdamWOptions,
-    MuonOptions,
-    OptimizerOptions,
-    RMSpropOptions,
-    SGDOptions,
-)
+from groundup.optim.options import MuonOptions, OptimizerOptions
 from groundup.optim.schedules import factor
+from groundup.optim.torchs import built, leave_the_compiler, update
 
 
 class Optimizer:
@@ -71,12 +64,13 @@ class Optimizer:
         options, rate = self.options, self.rate
         chosen = {p for p, name in self.names.items() if isinstance(options, MuonOptions) and is_muons(name, p)}
         muons, rest = [p for p in self.names if p in chosen], [p for p in self.names if p not in chosen]
+        leave_the_compiler()
         parts: list[torch.optim.Optimizer] = []
         if muons and isinstance(options, MuonOptions):
             momentum, turns = options.momentum, options.iterations
             parts.append(Muon(self._groups(muons), lr=rate, momentum=momentum, iterations=turns))
         if rest:
-            parts.append(torchs(options, self._groups(rest), rate))
+            parts.append(built(options, self._groups(rest), rate))
         return parts
 
     def _groups(self, parameters: list[Tensor]) -> list[dict[str, Any]]:
@@ -128,15 +122,15 @@ class Optimizer:
         for part in self.parts:
             for group in part.param_groups:
                 group["lr"] = rate * group["scale"]
-            part.step()
+            update(part)
             for group in part.param_groups:
                 if group["l1"]:
                     shrink(group["params"], group["l1"] * group["lr"])
 
     def zero_grad(self) -> None:
         """Forget the gradients and free their memory."""
-        for part in self.parts:
-            part.zero_grad(set_to_none=True)
+        for parameter in self.names:
+            parameter.grad = None
 
     def state_dict(self) -> dict[str, Tensor]:
         """Every tensor that the optimizer carries on, named `PARAMETER/QUANTITY`."""
@@ -174,31 +168,6 @@ class Optimizer:
         """Memory of the optimizer's own tensors, in bytes."""
         tensors = itertools.chain.from_iterable(s.values() for part in self.parts for s in part.state.values())
         return sum(t.numel() * t.element_size() for t in tensors if isinstance(t, Tensor))
-
-
-def torchs(options: OptimizerOptions, groups: list[dict[str, Any]], rate: float) -> torch.optim.Optimizer:
-    """The optimizer of torch that does what the options say; of Muon the part that is AdamW's."""
-    match options:
-        case SGDOptions():
-            return torch.optim.SGD(groups, lr=rate, momentum=options.momentum, nesterov=options.nesterov)
-        case RMSpropOptions():
-            return torch.optim.RMSprop(
-                groups,
-                lr=rate,
-                alpha=options.alpha,
-                eps=options.epsilon,
-                momentum=options.momentum,
-                centered=options.centered,
-            )
-        case AdagradOptions():
-            return torch.optim.Adagrad(groups, lr=rate, eps=options.epsilon)
-        case AdamOptions():
-            betas = (options.beta1, options.beta2)
-            return torch.optim.Adam(groups, lr=rate, betas=betas, eps=options.epsilon, fused=True)
-        case AdamWOptions() | MuonOptions():
-            epsilon = options.epsilon if isinstance(options, AdamWOptions) else 1e-8
-            betas = (options.beta1, options.beta2)
-            return torch.optim.AdamW(groups, lr=rate, betas=betas, eps=epsilon, fused=True)
 
 
 @torch.no_grad()

@@ -2,17 +2,31 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 
+from groundup.contract import LanguageModel
+from groundup.errors import GroundupError
 from groundup.inference import kernels
+from groundup.inference.answer import Ask, Step
 from groundup.inference.engine import Engine, EngineOptions, Runner
+from groundup.inference.generate import Result, generate_batch
 from groundup.inference.packed import GROUP, Precision
 from groundup.inference.runners import CompiledRunner, Layer, Parts, PlainRunner
+from groundup.inference.sample import SampleOptions
 from groundup.inference.speculate import Drafter
 from groundup.models.llama import Block, Llama
+
+ROWS_TOGETHER = 32
+"""Answers written at once where many are wanted and nobody waits for one of them."""
+
+COPIED_BYTES = 128 * 2**20
+"""The compiled form copies the weights. Beside a training run, whose memory was foreseen without the copy, larger ones
+are not worth it."""
 
 
 @dataclass(frozen=True)
@@ -44,6 +58,55 @@ def engine_for(
     """
     runner, form = runner_for(model, precision or "float32", compiled=compiled)
     return Engine(runner, options or EngineOptions(), drafter), form
+
+
+def answer_prompts(
+    model: nn.Module,
+    prompts: Sequence[list[int]],
+    options: SampleOptions,
+    *,
+    end_ids: Collection[int],
+    compiled: bool = True,
+) -> list[Result]:
+    """Answers to many prompts, in their order, by an engine where a small model has a compiled form, in which an
+    answer that ends makes room for the next; else as `generate_batch`, whose arguments and errors these are.
+    `compiled=False` takes the plain form."""
+    size = sum(parameter.nbytes for parameter in model.parameters())
+    if not compiled or options.stop or size > COPIED_BYTES or why_plain(model, "float32") or kernels.why_not():
+        return generate_batch(cast("LanguageModel", model), prompts, options, end_ids=end_ids)
+    engine, _ = engine_for(model, options=EngineOptions(rows=ROWS_TOGETHER, waiting=len(prompts)))
+    kept = [_Kept() for _ in prompts]
+    for number, (prompt, sink) in enumerate(zip(prompts, kept, strict=True)):
+        seeded = options.model_copy(update={"seed": (options.seed + number) % 2**63})
+        engine.ask(Ask(prompt, seeded, end_ids, _NoText()), sink)
+    engine.finish()
+    return [one.result for one in kept]
+
+
+class _Kept:
+    """A sink that keeps the ids."""
+
+    def __init__(self) -> None:
+        self.result = Result([], "length", [])
+
+    def __call__(self, step: Step | GroundupError) -> None:
+        if isinstance(step, GroundupError):
+            raise step
+        if step.token is not None and step.token.logprob is not None:
+            self.result.ids.append(step.token.id)
+            self.result.logprobs.append(step.token.logprob)
+        if step.finish is not None:
+            self.result = self.result._replace(finish=step.finish)
+
+
+class _NoText:
+    """A decoder for those who want ids alone."""
+
+    def push(self, token_id: int) -> str:
+        return ""
+
+    def flush(self) -> str:
+        return ""
 
 
 def runner_for(model: nn.Module, precision: Precision, *, compiled: bool = True) -> tuple[Runner, Form]:

@@ -1,4 +1,4 @@
-"""From a checked recipe to its work: which kind of data is served by which file."""
+"""From a checked recipe to its work: which kind of data is served by which file. Only that file is loaded."""
 
 from __future__ import annotations
 
@@ -8,13 +8,7 @@ import torch
 
 from groundup.recipe.check_rows import GENERATIVE
 from groundup.recipe.tree import EnvironmentData, GameData, ImageData, PairData, Recipe, TableData
-from groundup.run.acting import acting_work
-from groundup.run.generation import generation_work
-from groundup.run.language import language_work
 from groundup.run.models import family_of, find_model
-from groundup.run.playing import playing_work
-from groundup.run.prediction import prediction_work
-from groundup.run.translation import translation_work
 from groundup.run.work import Say, Work
 
 
@@ -29,15 +23,27 @@ def gather(recipe: Recipe, folder: Path, *, say: Say) -> Work:
     if recipe.hardware.threads is not None:
         torch.set_num_threads(recipe.hardware.threads)
     if isinstance(recipe.data, EnvironmentData):
+        from groundup.run.acting import acting_work
+
         return acting_work(recipe, folder, say=say)
     if isinstance(recipe.data, GameData):
+        from groundup.run.playing import playing_work
+
         return playing_work(recipe, folder, say=say)
     if isinstance(recipe.data, PairData):
+        from groundup.run.translation import translation_work
+
         return translation_work(recipe, folder, say=say)
     if isinstance(recipe.data, ImageData) and _generates(recipe):
+        from groundup.run.generation import generation_work
+
         return generation_work(recipe, folder, say=say)
     if isinstance(recipe.data, TableData | ImageData):
+        from groundup.run.prediction import prediction_work
+
         return prediction_work(recipe, folder, say=say)
+    from groundup.run.language import language_work
+
     return language_work(recipe, folder, say=say)
 
 

@@ -23,10 +23,11 @@ from groundup.evaluation import (
     spread_bytes,
 )
 from groundup.evaluation.metrics import AnyScores, LabelScores
-from groundup.inference.generate import generate_batch
+from groundup.inference.generate import Result
 from groundup.inference.sample import SampleOptions
 from groundup.run import labels as labelled
 from groundup.run.answers import METRICS_OF, Rows, score_rows
+from groundup.run.engines import answer_prompts
 from groundup.run.results import Scores
 from groundup.text.rows import opening_ids
 
@@ -96,7 +97,7 @@ def score_conversations(
 
     def answer(prompts: list[list[int]]) -> list[tuple[str, bool]]:
         options = SampleOptions(temperature=0.0, max_tokens=LONGEST_ANSWER)
-        results = generate_batch(model, prompts, options, end_ids=work.tokenizer.end_ids)
+        results = _answers(model, work, prompts, options)
         return [(work.tokenizer.decode(result.ids), result.finish == "stop") for result in results]
 
     return score_answers(
@@ -108,6 +109,11 @@ def score_conversations(
         device=work.device,
         autocast=work.dtype,
     )
+
+
+def _answers(model: Any, work: LanguageWork, prompts: list[list[int]], options: SampleOptions) -> list[Result]:
+    compiled = work.recipe.hardware.kernels != "plain"
+    return answer_prompts(model, prompts, options, end_ids=work.tokenizer.end_ids, compiled=compiled)
 
 
 def evaluation_of(scores: AnyScores, names: Sequence[str]) -> dict[str, Any]:
@@ -228,7 +234,7 @@ def answers_of(
     options = SampleOptions(temperature=0.0, max_tokens=max_tokens)
     room = work.options.context - 1
     ids = [one[-room:] for _, one in prompts]
-    results = generate_batch(model, ids, options, end_ids=work.tokenizer.end_ids)
+    results = _answers(model, work, ids, options)
     return [
         {"prompt": prompt, "text": work.tokenizer.decode(result.ids), "finish": result.finish}
         for (prompt, _), result in zip(prompts, results, strict=True)

@@ -13,7 +13,6 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -145,9 +144,7 @@ def _begin(recipe: Recipe, folder: Path, *, resume: bool, accept_changes: bool, 
 
 
 def _get_ready(recipe: Recipe) -> None:
-    """What takes seconds and waits for no data: torch reads its compiler with the first optimizer, and a machine
-    makes the compiled functions once."""
-    import_module("torch._dynamo")
+    """What takes seconds and waits for no data: a machine makes the compiled functions once."""
     if not recipe.counts_rows and recipe.hardware.kernels != "plain":
         training.why_not()
 
