@@ -8,7 +8,8 @@ Shapes: N targets, B rows, T positions, D width, V vocabulary, H heads.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import inspect
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -298,3 +299,11 @@ def evaluating(model: object) -> Iterator[None]:
     finally:
         for part in training:
             part.training = True
+
+
+def spare_the_compiler(function: Callable[..., object]) -> None:
+    """Let torch call one of its own functions without loading its compiler, which takes two to three seconds, only to
+    be told to keep out of it. The mark is the one that torch leaves itself afterwards (torch/_compile.py); a torch
+    without such marks loads it as before."""
+    inside = inspect.unwrap(function)
+    vars(inside).setdefault("__dynamo_disable", inside)

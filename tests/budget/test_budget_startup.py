@@ -24,7 +24,7 @@ LIMIT = 0.250  # seconds
 TRIES = 6
 RECIPE = """
 model: {{family: linear}}
-data: {{kind: table, files: ["{file}"], target: y, task: regress, split: {{test: 0.2, validation: 0.0}}}}
+data: {{kind: table, files: ["{file}"], columns: {{target: y}}, task: regress, split: {{test: 0.2, validation: 0.0}}}}
 optim: {{model: {{kind: adamw}}}}
 budget: {{steps: 2, rows_per_step: 8}}
 """

@@ -13,6 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from groundup.functional import spare_the_compiler
+
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 """Of the quintic that pulls singular values towards one (Jordan et al.)."""
 
@@ -46,6 +48,7 @@ class Muon(torch.optim.Optimizer):
         self, params: Any, *, lr: float, momentum: float = 0.95, weight_decay: float = 0.0, iterations: int = 5
     ) -> None:
         defaults = {"lr": lr, "momentum": momentum, "weight_decay": weight_decay, "iterations": iterations}
+        spare_the_compiler(torch.optim.Optimizer.add_param_group)
         super().__init__(params, defaults)
 
     @torch.no_grad()

@@ -19,7 +19,7 @@ from groundup.optim.groups import is_muons, match_groups, penalised, rates
 from groundup.optim.muon import Muon
 from groundup.optim.options import MuonOptions, OptimizerOptions
 from groundup.optim.schedules import factor
-from groundup.optim.torchs import built, leave_the_compiler, update
+from groundup.optim.torchs import built, update
 
 
 class Optimizer:
@@ -64,7 +64,6 @@ class Optimizer:
         options, rate = self.options, self.rate
         chosen = {p for p, name in self.names.items() if isinstance(options, MuonOptions) and is_muons(name, p)}
         muons, rest = [p for p in self.names if p in chosen], [p for p in self.names if p not in chosen]
-        leave_the_compiler()
         parts: list[torch.optim.Optimizer] = []
         if muons and isinstance(options, MuonOptions):
             momentum, turns = options.momentum, options.iterations

@@ -1,8 +1,5 @@
-"""torch's own optimizers: made from the options, and called without what torch lays around them.
-
-Their constructor and their step load torch's compiler, two to three seconds, only to tell it to keep out, and for
-hooks that nothing here hangs in. A run that compiles nothing is spared that.
-"""
+"""torch's own optimizers: made from the options, and called without what torch lays around them, which loads its
+compiler even where nothing is compiled."""
 
 from __future__ import annotations
 
@@ -11,6 +8,7 @@ from typing import Any
 
 import torch
 
+from groundup.functional import spare_the_compiler
 from groundup.optim.options import (
     AdagradOptions,
     AdamOptions,
@@ -22,21 +20,15 @@ from groundup.optim.options import (
 )
 
 
-def leave_the_compiler() -> None:
-    """Mark the constructor as torch marks it itself after loading the compiler (torch/_compile.py); a torch without
-    that mark loads it as before."""
-    inside = inspect.unwrap(torch.optim.Optimizer.add_param_group)
-    vars(inside).setdefault("__dynamo_disable", inside)
-
-
 @torch.no_grad()
 def update(optimizer: torch.optim.Optimizer) -> None:
-    """One step."""
+    """One step, without the hooks and graph breaks around it."""
     inspect.unwrap(type(optimizer).step)(optimizer)
 
 
 def built(options: OptimizerOptions, groups: list[dict[str, Any]], rate: float) -> torch.optim.Optimizer:
     """The optimizer of torch that does what the options say; of Muon the part that is AdamW's."""
+    spare_the_compiler(torch.optim.Optimizer.add_param_group)
     match options:
         case SGDOptions():
             return torch.optim.SGD(groups, lr=rate, momentum=options.momentum, nesterov=options.nesterov)

@@ -61,7 +61,7 @@ def engine_for(
 
 
 def answer_prompts(
-    model: nn.Module,
+    model: LanguageModel,
     prompts: Sequence[list[int]],
     options: SampleOptions,
     *,
@@ -71,10 +71,11 @@ def answer_prompts(
     """Answers to many prompts, in their order, by an engine where a small model has a compiled form, in which an
     answer that ends makes room for the next; else as `generate_batch`, whose arguments and errors these are.
     `compiled=False` takes the plain form."""
-    size = sum(parameter.nbytes for parameter in model.parameters())
-    if not compiled or options.stop or size > COPIED_BYTES or why_plain(model, "float32") or kernels.why_not():
-        return generate_batch(cast("LanguageModel", model), prompts, options, end_ids=end_ids)
-    engine, _ = engine_for(model, options=EngineOptions(rows=ROWS_TOGETHER, waiting=len(prompts)))
+    module = cast("nn.Module", model)
+    size = sum(parameter.nbytes for parameter in module.parameters())
+    if not compiled or options.stop or size > COPIED_BYTES or why_plain(module, "float32") or kernels.why_not():
+        return generate_batch(model, prompts, options, end_ids=end_ids)
+    engine, _ = engine_for(module, options=EngineOptions(rows=ROWS_TOGETHER, waiting=len(prompts)))
     kept = [_Kept() for _ in prompts]
     for number, (prompt, sink) in enumerate(zip(prompts, kept, strict=True)):
         seeded = options.model_copy(update={"seed": (options.seed + number) % 2**63})

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from groundup import checkpoint
 from groundup.data.table_scaler import Preprocessor
 from groundup.errors import GroundupError, printable
-from groundup.functional import evaluating
+from groundup.functional import evaluating, spare_the_compiler
 from groundup.models import NETWORKS, PREDICTING, NetworkOptions
 from groundup.models.predictor import Predictor
 from groundup.run.models import MODEL_FILE, find_model
@@ -233,5 +233,6 @@ def flops_of(model: nn.Module, inputs: tuple[Tensor, ...]) -> float:
     from torch.utils.flop_counter import FlopCounterMode
 
     with torch.no_grad(), evaluating(model), FlopCounterMode(display=False) as counter:
+        spare_the_compiler(type(counter.mode).__torch_dispatch__)
         model(*inputs)
     return 3.0 * counter.get_total_flops()
