@@ -273,7 +273,7 @@ def _unknown_layout(file: str, fields: list[str]) -> GroundupError:
 
 def percent(share: float) -> str:
     """0.054 → "5.4 %", 0.01 → "1 %"."""
-    return f"{100 * share:.2g} %"
+    return f"{100 * share:.3g} %"
 
 
 def _too_few_left(ledger: ChatLedger, options: ChatOptions, first: SetAside | None) -> GroundupError:
