@@ -204,6 +204,7 @@ FLIPS: dict[str, Flip] = {
                                             ANY_ROWS | {"data__test_files": ["UNSEEN"], "data__split": {"test": 0.0}},
                                             refused=True),
     "data:table.preprocessing.rare": Flip({"data__preprocessing": {"rare": 40}}),
+    "data:table.preprocessing.categories": Flip({"data__preprocessing": {"categories": "embed"}}),
     "data:table.noise": Flip({"data__noise": 0.5}),
     "data:table.balanced": Flip({"data__balanced": True}, {"data__files": ["RARE"]}),
     "data:table.split.kind": Flip({"data__split": {"kind": "random"}}),

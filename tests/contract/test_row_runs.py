@@ -51,7 +51,9 @@ from groundup.recipe.load import load
 from groundup.recipe.tree import Recipe
 from groundup.run.prediction import PredictionWork
 
-KINDS = ("classify", "multilabel", "regress", "images", "image values", "autoencoder", "vae", "gan", "pairs")
+KINDS = (
+    "classify", "multilabel", "regress", "embedded", "images", "image values", "autoencoder", "vae", "gan", "pairs",
+)  # fmt: skip
 
 
 @pytest.fixture(autouse=True)
@@ -128,6 +130,7 @@ EXACT: dict[str, dict[str, Any]] = {
     "classify": {"objective": {"kind": "classify", "class_weights": "balanced", "label_smoothing": 0.1}},
     "multilabel": {"objective": {"kind": "multilabel", "positive_weights": {"a": 3.0}}},
     "regress": {"objective": {"kind": "regress", "huber_delta": 0.5}},
+    "embedded": {},
     "images": {},
     "image values": {},
     "autoencoder": {"objective": {"kind": "reconstruct", "loss": "binary_cross_entropy"}},

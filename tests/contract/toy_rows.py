@@ -206,6 +206,8 @@ def row_recipes(root: Path) -> dict[str, Options]:
     """A recipe of each kind of work on files, by name."""
     file = image_file(root)
     found = {task: table_recipe(table_file(root, task), task) for task in TARGETS}
+    embedded = {"categories": "embed", "unseen": "zeros"}
+    found["embedded"] = table_recipe(table_file(root), data__preprocessing=embedded, data__noise=0.1)
     mixed = {"operations": [{"kind": "crop", "padding": 1}, {"kind": "flip_horizontal"}, {"kind": "mixup"}]}
     found["images"] = image_recipe(file, data__augment=mixed)
     found["image values"] = image_recipe(file, data__task="regress")

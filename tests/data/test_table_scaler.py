@@ -158,6 +158,57 @@ def test_D8_columns_that_cannot_be_fitted_are_named() -> None:
     assert caught.value.code == "E-DATA-118" and "'city' has 10,040 categories" in caught.value.what
 
 
+# ---------------------------------------------------------------- codes of categories that are embedded
+
+
+@pytest.mark.parametrize("rare", [0, 2, 11])
+def test_codes_say_what_the_one_hot_says(rare: int) -> None:
+    """Code k is the k-th column; 0 is a row of zeros, of a category that training does not have."""
+    codes, one_hot = (fitted(unseen="zeros", rare=rare, categories=kind) for kind in ("embed", "one_hot"))
+    rows = [*ROWS, {"a": 1, "b": 2, "c": 3, "city": "Lima"}]
+    found = codes.codes_of(rows)
+    assert found is not None and found.dtype == np.int64 and found.shape == (41, 1) and found[-1] == 0
+    columns = one_hot.transform(rows)[:, 3:]
+    assert np.array_equal(np.eye(codes.codes[0])[found[:, 0], 1:], columns) and (found[:-1] > 0).all()
+    assert codes.names == ["a", "b", "c"] and np.array_equal(codes.transform(rows), one_hot.transform(rows)[:, :3])
+    assert one_hot.codes == [] and one_hot.embedded == () and one_hot.codes_of(rows) is None
+    assert np.array_equal(codes.one_hot().transform(rows), one_hot.transform(rows))
+    assert [one.removesuffix(" (embedded)") for one in codes.meanings] == one_hot.names == one_hot.meanings
+    again = Preprocessor.from_dict(json.loads(json.dumps(codes.to_dict())))
+    assert again == codes and np.array_equal(again.codes_of(rows), found)  # type: ignore[arg-type]
+
+
+def test_what_was_saved_before_there_were_codes_is_one_hot() -> None:
+    saved = fitted().to_dict()
+    del saved["encoding"]
+    assert Preprocessor.from_dict(saved) == fitted()
+
+
+def test_missing_and_unseen_categories_follow_their_policies_as_codes_too() -> None:
+    stranger, hole = ({"a": 1.0, "b": 1.0, "c": 1.0, "city": city} for city in ("Lima", None))
+    strict = fitted(categories="embed")
+    assert refused(strict, stranger).code == "E-DATA-114" and refused(strict, hole).code == "E-DATA-112"
+    filled = fitted([*ROWS, hole], categories="embed", missing="most_frequent", missing_indicator=True)
+    found = filled.codes_of([hole, {**hole, "city": "Rome"}])
+    assert found is not None and found[0] == found[1] > 0, "Rome is the most frequent one"
+    assert filled.names[-1] == "city is missing" and filled.transform([hole])[0, -1] == 1
+
+
+def test_a_table_of_nothing_but_codes_has_no_columns_of_numbers() -> None:
+    made = Preprocessor.fit(
+        ROWS, numeric=[], categorical=["city"], options=TablePreprocessing(categories="embed", rare=2)
+    )
+    assert made.transform(ROWS).shape == (40, 0) and made.codes == [5]
+
+
+def test_more_categories_than_columns_can_be_are_embedded() -> None:
+    rows = [{"a": 1.0, "b": 2.0, "c": 3.0, "city": f"city {number}"} for number in range(10_001)]
+    with pytest.raises(GroundupError) as caught:
+        fitted(rows)
+    assert caught.value.code == "E-DATA-118" and "categories=embed" in str(caught.value.fix)
+    assert fitted(rows, categories="embed").codes == [10_002]
+
+
 def part(rows: int = 23, task: TableTask = "classify") -> TablePart:
     features = np.arange(rows * 3, dtype=np.float32).reshape(rows, 3)
     number = np.arange(rows)
@@ -218,6 +269,16 @@ def test_noise_is_gaussian_on_the_numbers_alone_and_leaves_the_table_as_it_was()
     )
     assert not torch.equal(seen[:4000], seen[4000:]) and (seen[:, 2] == 1).all() and (given.features_NF == 1).all()
     assert all((batch["features_BF"] == 1).all() for batch in table_batches(given, task="classify", rows=999))
+
+
+def test_noise_leaves_codes_as_they_are_and_they_come_with_their_rows() -> None:
+    codes = np.arange(4000, dtype=np.int64)[:, None] % 7
+    given = TablePart([], np.ones((4000, 1), dtype=np.float32), None, codes)
+    stream = TableStream(given, task="classify", rows=1000, seed=0, noise=0.2, numeric=1)
+    for batch in (stream.next("model") for _ in range(4)):
+        assert np.array_equal(batch["category_BK"].numpy(), codes[batch["row_B"]])
+        assert (batch["features_BF"] != 1).any()
+    assert np.array_equal(given.first(3).category_NK, codes[:3]) and given.first(3).target is None  # type: ignore[arg-type]
 
 
 def test_balanced_draws_give_each_label_equally_often() -> None:

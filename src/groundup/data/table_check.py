@@ -75,6 +75,8 @@ def check_columns(columns: FoundColumns, options: TableOptions) -> None:
         wrong.append("data.noise is set, but the table has no numeric feature")
     if options.preprocessing.rare and not columns.categorical:
         wrong.append("data.preprocessing.rare is set, but the table has no categorical feature")
+    if options.preprocessing.categories == "embed" and not columns.categorical:
+        wrong.append("data.preprocessing.categories is embed, but the table has no categorical feature")
     refuse_contradictions(wrong)
 
 

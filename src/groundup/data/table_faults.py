@@ -115,5 +115,6 @@ def crowded_fault(name: str, count: int, limit: int) -> GroundupError:
         where=f"data.columns: {printable(name, 60)}",
         why="each category becomes a column of its own; so many are usually names or numbers of rows",
         fix=f"leave it out: data.columns.ignore=[{printable(name, 60)}]\n"
-        "or join the rare ones: data.preprocessing.rare=10",
+        "or join the rare ones: data.preprocessing.rare=10\n"
+        "or learn a vector for each: data.preprocessing.categories=embed",
     )

@@ -15,6 +15,7 @@ TableTask = Literal["classify", "multilabel", "regress"]
 Missing = Literal["refuse", "drop", "mean", "median", "most_frequent"]
 Scaling = Literal["standard", "minmax", "robust", "none"]
 Unseen = Literal["refuse", "zeros"]
+Encoding = Literal["one_hot", "embed"]
 
 
 class TableColumns(BaseModel):
@@ -61,6 +62,11 @@ class TablePreprocessing(BaseModel):
     )
     unseen: Unseen = Field(
         "refuse", description="a category that training does not have: stop, or zeros in all columns of its feature"
+    )
+    categories: Encoding = Field(
+        "one_hot",
+        description="one_hot: a column of 0 and 1 for each category; embed: a vector for each that the network learns, "
+        "of half as many numbers as the feature has categories, at most 50",
     )
     rare: int = Field(
         0, ge=0, description="categories that fewer training rows have are joined into one; 0 joins none, in rows"

@@ -1,8 +1,9 @@
-"""Cells to numbers: missing values filled, numbers scaled, categories one-hot, by statistics of the training rows.
+"""Cells to numbers: missing values filled, numbers scaled, categories one-hot or as codes, by statistics of the
+training rows.
 
 What is fitted is data, written as JSON beside the model and read again to predict. Files and tensors do not enter.
 
-Shapes: N rows, F columns of features.
+Shapes: N rows, F columns of features, K columns of codes.
 """
 
 from __future__ import annotations
@@ -27,14 +28,14 @@ from groundup.data.table_faults import (
     not_numbers_fault,
     unseen_fault,
 )
-from groundup.data.table_options import Missing, Scaling, TablePreprocessing, Unseen
+from groundup.data.table_options import Encoding, Missing, Scaling, TablePreprocessing, Unseen
 from groundup.errors import GroundupError, printable
 
 UNFILLED = ("refuse", "drop")
 """The policies under which a missing cell is an error by the time rows become numbers."""
 
 MOST_CATEGORIES = 10_000
-"""Of one feature: each is a column of its own."""
+"""Of one feature, one-hot: each is a column of its own."""
 
 Array = NDArray[np.float64]
 Cells = Mapping[str, Any]
@@ -55,13 +56,19 @@ class FittedNumber(_Fitted):
 
 
 class FittedCategory(_Fitted):
-    """A categorical feature: what is filled in, the categories with a column each, and those that share the last."""
+    """A categorical feature: what is filled in, the categories with a column or code each, and those that share the
+    last."""
 
     name: str
     fill: str | None
     categories: list[str]
     rare: list[str]
     indicator: bool
+
+    @property
+    def size(self) -> int:
+        """Columns of its one-hot; codes of it that training has."""
+        return len(self.categories) + bool(self.rare)
 
 
 class FittedTarget(_Fitted):
@@ -79,6 +86,7 @@ class Preprocessor(_Fitted):
     numbers: list[FittedNumber]
     categories: list[FittedCategory]
     target: FittedTarget | None = None
+    encoding: Encoding = "one_hot"
 
     @classmethod
     def fit(
@@ -114,6 +122,7 @@ class Preprocessor(_Fitted):
         _raise(faults)
         categories = [_fit_category(name, column, options) for name, column in words.items()]
         crowded = [one for one in categories if len(one.categories) > MOST_CATEGORIES]
+        crowded = [] if options.categories == "embed" else crowded
         _raise([crowded_fault(one.name, len(one.categories), MOST_CATEGORIES) for one in crowded])
         target = None
         if values_N is not None:
@@ -125,6 +134,7 @@ class Preprocessor(_Fitted):
             numbers=[_fit_number(name, column, options) for name, column in numbers.items()],
             categories=categories,
             target=target,
+            encoding=options.categories,
         )
 
     @property
@@ -139,9 +149,31 @@ class Preprocessor(_Fitted):
 
     @property
     def names(self) -> list[str]:
-        """The F columns that come out: numbers, indicators of missing cells, and the categories of each feature."""
+        """The F columns that come out: numbers, indicators of missing cells, and, one-hot, the categories of each
+        feature."""
         both: list[FittedNumber | FittedCategory] = [*self.numbers, *self.categories]
         names = [*self.numeric, *(f"{one.name} is missing" for one in both if one.indicator)]
+        return names + (self._kinds if self.encoding == "one_hot" else [])
+
+    @property
+    def embedded(self) -> tuple[str, ...]:
+        """The K features that come out as codes."""
+        return self.categorical if self.encoding == "embed" else ()
+
+    @property
+    def codes(self) -> list[int]:
+        """How many codes each of the K features has: 0 for what training does not have, and one for each category."""
+        return [one.size + 1 for one in self.categories] if self.embedded else []
+
+    @property
+    def meanings(self) -> list[str]:
+        """What each weight of a first layer and each row of an embedding belongs to."""
+        return self.names + [f"{kind} (embedded)" for kind in self._kinds if self.embedded]
+
+    @property
+    def _kinds(self) -> list[str]:
+        """The categories of all features, named with their features."""
+        names = []
         for one in self.categories:
             names += [f"{one.name}={category}" for category in one.categories]
             names += [f"{one.name}=(rare)"] if one.rare else []
@@ -173,15 +205,30 @@ class Preprocessor(_Fitted):
         blocks += [absent[one.name] * 1.0 for one in self.categories if one.indicator]
         unseen: list[BadCell] = []
         for category in self.categories:
-            block, strangers = _one_hot(category, words[category.name])
-            blocks += list(block.T)
+            code_N, strangers = _coded(category, words[category.name])
+            if self.encoding == "one_hot":
+                block, known = np.zeros((len(rows), category.size)), np.flatnonzero(code_N)
+                block[known, code_N[known] - 1] = 1.0
+                blocks += list(block.T)
             unseen += [BadCell(places[row], category.name, words[category.name][row]) for row in strangers]
         if gaps:
             faults.append(missing_fault(gaps, len(rows)))
         if unseen and self.unseen == "refuse":
             faults.append(unseen_fault(unseen, {one.name: one.categories + one.rare for one in self.categories}))
         _raise(faults)
-        return np.stack(blocks, axis=1).astype(np.float32)
+        features = np.stack(blocks, axis=1) if blocks else np.zeros((len(rows), 0))  # nothing but codes
+        return features.astype(np.float32)
+
+    def one_hot(self) -> Preprocessor:
+        """The same with a column for each category, for methods that learn no embeddings."""
+        return self.model_copy(update={"encoding": "one_hot"})
+
+    def codes_of(self, rows: Sequence[Cells]) -> NDArray[np.int64] | None:
+        """The codes of rows that `transform` takes, int64 (N, K); None where none are embedded."""
+        if not self.embedded:
+            return None
+        _, words, _, _ = _parsed(rows, [], (), self.embedded)
+        return np.stack([_coded(one, words[one.name])[0] for one in self.categories], axis=1)
 
     def scaled_target(self, values_N: Iterable[float]) -> NDArray[np.float32]:
         """Targets as the model learns them, float32 (N,)."""
@@ -305,22 +352,14 @@ def _fit_category(name: str, column: Sequence[str | None], options: TablePreproc
     return FittedCategory(name=name, fill=fill, categories=kept, rare=rare, indicator=indicator)
 
 
-def _one_hot(fitted: FittedCategory, column: Sequence[str | None]) -> tuple[Array, list[int]]:
-    """Ones and zeros, a column for each category and one for the rare; and the rows of unseen categories."""
-    kept = len(fitted.categories)
-    number = {category: index for index, category in enumerate(fitted.categories)}
-    number |= dict.fromkeys(fitted.rare, kept)
-    block = np.zeros((len(column), kept + bool(fitted.rare)))
-    unseen = []
-    for row, cell in enumerate(column):
-        category = fitted.fill if cell is None else cell
-        if category is None:
-            continue  # reported as missing
-        if category in number:
-            block[row, number[category]] = 1.0
-        else:
-            unseen.append(row)
-    return block, unseen
+def _coded(fitted: FittedCategory, column: Sequence[str | None]) -> tuple[NDArray[np.int64], list[int]]:
+    """The number of each cell's category, from 1, the rare ones sharing the last; and the rows of unseen categories.
+    What is unseen, or missing and not filled in, has 0."""
+    number = {category: index for index, category in enumerate(fitted.categories, start=1)}
+    number |= dict.fromkeys(fitted.rare, fitted.size)
+    filled = [fitted.fill if cell is None else cell for cell in column]  # None is reported as missing
+    unseen = [row for row, category in enumerate(filled) if category is not None and category not in number]
+    return np.array([number.get(category or "", 0) for category in filled], dtype=np.int64), unseen
 
 
 def _raise(faults: list[GroundupError]) -> None:

@@ -3,7 +3,7 @@ every side, with a card whose counts add up.
 
 How batches are drawn is in `table_stream`.
 
-Shapes: N rows of a side, F columns of features, L labels.
+Shapes: N rows of a side, F columns of features, K columns of codes, L labels.
 """
 
 from __future__ import annotations
@@ -44,11 +44,22 @@ class TablePart(NamedTuple):
         target: classify int64 (N,), multilabel float32 (N, L) of 0 and 1, regress float32 (N,) as the model learns
             it (`rows[…].value` and `Preprocessor.restore_target` are in the unit of the table); None where the rows
             are unlabelled.
+        category_NK: int64, the codes of the features that are embedded; None where none are.
     """
 
     rows: list[TableRow]
     features_NF: NDArray[np.float32]
     target: NDArray[Any] | None
+    category_NK: NDArray[np.int64] | None = None
+
+    def first(self, most: int) -> TablePart:
+        """Its first rows."""
+        return TablePart(
+            self.rows[:most],
+            self.features_NF[:most],
+            None if self.target is None else self.target[:most],
+            None if self.category_NK is None else self.category_NK[:most],
+        )
 
 
 class TableSet(NamedTuple):
@@ -116,7 +127,7 @@ def read_table(options: TableOptions, aside: list[SetAside]) -> TableSet:
     }
     missing = dict(Counter(gap.column for gap in gaps))
     card = _card(rows, columns, options, ledger, leaks, found)
-    card |= {"features": len(preprocessor.names), "missing": missing}
+    card |= {"features": len(preprocessor.names), "embedded": list(preprocessor.embedded), "missing": missing}
     return TableSet(rows, columns, labels, preprocessor, parts, card, found)
 
 
@@ -179,8 +190,10 @@ def make_part(
     Raises:
         ValueError: a row carries a label that is not among `labels`.
     """
-    features = preprocessor.transform([row.cells for row in rows], [row.place for row in rows])
-    return TablePart(list(rows), features, _target(rows, preprocessor, task, labels) if labelled else None)
+    cells = [row.cells for row in rows]
+    features = preprocessor.transform(cells, [row.place for row in rows])
+    target = _target(rows, preprocessor, task, labels) if labelled else None
+    return TablePart(list(rows), features, target, preprocessor.codes_of(cells))
 
 
 def table_labels(rows: Iterable[TableRow], columns: FoundColumns, options: TableOptions) -> list[str]:

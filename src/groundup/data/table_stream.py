@@ -3,7 +3,7 @@
 Which rows batch number n of an epoch holds, and the noise on them, are functions of (seed, epoch, n) alone, so the
 state is two integers and the ledger. Reading and scaling are done before; no model enters here.
 
-Shapes: B rows, F columns of features, L labels.
+Shapes: B rows, F columns of features, K columns of codes, L labels.
 """
 
 from __future__ import annotations
@@ -74,8 +74,8 @@ class TableStream:
         return -(-len(self.part.features_NF) // self.rows)
 
     def next(self, turn: str) -> Batch:
-        """The next batch: `features_BF` float32, `row_B` int64, and `label_B` int64 or `label_BL` or `value_B` float32,
-        as `task` says."""
+        """The next batch: `features_BF` float32, `row_B` int64, `category_BK` int64 where features are embedded, and
+        `label_B` int64 or `label_BL` or `value_B` float32, as `task` says."""
         if self.batch >= self.batches_per_epoch:
             self.epoch, self.batch = self.epoch + 1, 0
         chosen = self.indices(self.epoch, self.batch)
@@ -123,6 +123,8 @@ def collate(part: TablePart, chosen: NDArray[np.int64], task: TableTask) -> Batc
     batch: Batch = {
         "features_BF": torch.from_numpy(part.features_NF[chosen]), "row_B": torch.from_numpy(chosen.astype(np.int64))
     }  # fmt: skip
+    if part.category_NK is not None:
+        batch["category_BK"] = torch.from_numpy(part.category_NK[chosen])
     if part.target is not None:
         batch[TARGET_NAMES[task]] = torch.from_numpy(part.target[chosen])
     return batch

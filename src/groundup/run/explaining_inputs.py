@@ -24,6 +24,7 @@ from groundup.errors import GroundupError, printable
 from groundup.models.heads import Headed
 from groundup.run.loaded_rows import LoadedImagePredictor, LoadedTablePredictor
 from groundup.run.predicting import read_texts
+from groundup.run.prediction import TableRows
 from groundup.text.rows import RowEncoder
 from groundup.text.tokenizer import AnyTokenizer, StreamDecoder
 
@@ -84,15 +85,17 @@ def table_input(loaded: LoadedTablePredictor, files: Sequence[str], row: int) ->
     columns = [*fitted.numeric, *fitted.categorical]
     zero = [ZERO_OF[loaded.options.preprocessing.scaling]] if fitted.numeric else []
     zero += ["no category anywhere"] if fitted.categorical else []
-    features_F = torch.from_numpy(part.features_NF[0]).to(loaded.device)
+    batch, _ = next(TableRows(part, loaded.said.kind).batches())
+    with torch.no_grad():  # of a category that is embedded, what goes in is its vector, and that of no category is zero
+        input_F = loaded.predictor.inputs({name: one.to(loaded.device) for name, one in batch.items()})[0]
     return Input(
         "table",
         chosen.place,
-        features_F,
-        torch.zeros_like(features_F),
+        input_F,
+        torch.zeros_like(input_F),
         ", ".join(zero),
-        lambda points_NF: loaded.predictor({loaded.predictor.reads: points_NF}),
-        torch.tensor([columns.index(owner) for owner in _owners(fitted)]),
+        loaded.predictor.answers,
+        torch.tensor([columns.index(owner) for owner in _owners(fitted, loaded.said.embeddings)]),
         [(name, _shown(chosen.cells[name])) for name in columns],
     )
 
@@ -218,13 +221,15 @@ def _headed(model: Headed, tokens_1T: Tensor, points_NTD: Tensor) -> Tensor:
         hook.remove()
 
 
-def _owners(fitted: Preprocessor) -> list[str]:
-    """The column of the table that each feature comes from; in the order of `Preprocessor.names`."""
+def _owners(fitted: Preprocessor, embeddings: Sequence[tuple[int, int]]) -> list[str]:
+    """The column of the table that each number comes from: in the order of `Preprocessor.names`, then those of the
+    embeddings."""
     owners = [*fitted.numeric]
     owners += [number.name for number in fitted.numbers if number.indicator]
     owners += [category.name for category in fitted.categories if category.indicator]
-    for category in fitted.categories:
-        owners += [category.name] * (len(category.categories) + bool(category.rare))
+    sizes = [width for _, width in embeddings] or [category.size for category in fitted.categories]
+    for category, size in zip(fitted.categories, sizes, strict=True):
+        owners += [category.name] * size
     return owners
 
 

@@ -23,6 +23,8 @@ from torch import nn
 
 from groundup.data.labelled_options import Side
 from groundup.data.labelled_rows import LabelledRow
+from groundup.data.table_scaler import MOST_CATEGORIES
+from groundup.data.table_set import TableSet
 from groundup.errors import GroundupError
 from groundup.evaluation import METRICS, measure
 from groundup.evaluation.baselines import (
@@ -211,7 +213,9 @@ def _classical(work: Work, target: Values, regress: bool) -> tuple[str, Callable
     """The name of the classical method for this data, and what fits it and predicts the test rows."""
     (_, train), (_, test) = (side_of(work, side) for side in ("train", "test"))
     if isinstance(work, PredictionWork) and work.table is not None:
-        features, others = (work.table.parts[side].features_NF for side in ("train", "test"))
+        if max(work.table.preprocessor.codes, default=0) > MOST_CATEGORIES:
+            return None
+        features, others = (_one_hot(work.table, side) for side in ("train", "test"))
         if regress:
             return "ridge regression", lambda: ridge_regression(features, target, others)
         return "logistic regression", lambda: logistic_regression(features, target, others)
@@ -223,6 +227,14 @@ def _classical(work: Work, target: Values, regress: bool) -> tuple[str, Callable
         return "nearest neighbours", lambda: nearest_neighbours(images[shown[0]], target, images[shown[1]])
     texts, other = ([f"{row.text} {row.other or ''}" for row in rows] for rows in (train, test))
     return "TF-IDF and SVM", lambda: text_svm(texts, target, other)
+
+
+def _one_hot(table: TableSet, side: Side) -> Values:
+    """The features of a side, those that the network embeds as ones and zeros."""
+    part = table.parts[side]
+    if part.category_NK is None:
+        return part.features_NF
+    return table.preprocessor.one_hot().transform([row.cells for row in part.rows])
 
 
 def _write_answers(path: Path, task: str, rows: list[LabelledRow], said: Values, labels: list[str]) -> None:

@@ -109,7 +109,8 @@ def _network(folder: Path, tensors: list[dict[str, Any]]) -> dict[str, Any]:
         "network",
         family=said.family,
         options={name: value for name, value in said.options.model_dump().items() if name != "family"},
-        inputs={"reads": said.reads, "shape": list(said.shape)},
+        inputs={"reads": said.reads, "shape": list(said.shape)}
+        | ({"embeddings": [list(size) for size in said.embeddings]} if said.embeddings else {}),
         outputs=outputs,
         labels=said.labels,
         preparation=said.preparation,

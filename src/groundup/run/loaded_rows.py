@@ -231,6 +231,9 @@ class LoadedTablePredictor(LoadedPredictor):
             self.preprocessor = Preprocessor.from_dict(told["columns"])
             self.options = TableOptions.model_validate(told["options"])
             self.target = [str(name) for name in told["target"]]
+            codes, vectors = self.preprocessor.codes, [number for number, _ in loaded.said.embeddings]
+            if codes != vectors:
+                raise ValueError(f"the categorical columns have {codes} codes, the network has {vectors} vectors")
         except (KeyError, TypeError, ValueError) as error:
             raise malformed_preparation(loaded, error) from error
 
@@ -242,7 +245,8 @@ class LoadedTablePredictor(LoadedPredictor):
             )
         if not data:
             return TableRows(TablePart([], np.zeros((0, *self.said.shape), dtype=np.float32), None), self.said.kind)
-        return TableRows(TablePart([], self.preprocessor.transform(data), None), self.said.kind)
+        features, codes = self.preprocessor.transform(data), self.preprocessor.codes_of(data)
+        return TableRows(TablePart([], features, None, codes), self.said.kind)
 
     def _read(self, files: Sequence[str]) -> Read:
         aside: list[SetAside] = []

@@ -32,6 +32,7 @@ from groundup.run.networks import (
     load_network,
     network,
     network_files,
+    one_row,
     require_same_inputs,
 )
 from groundup.run.work import Memory, Work, by_first_part
@@ -153,6 +154,7 @@ class NetworkWork(Work):
         """Peak memory, roughly: what the rehearsal measures counts where it is more."""
         weights = sum(p.nbytes for p in self.meta_network().parameters())
         row = 4 * int(torch.tensor(self.said.shape).prod()) if self.said.shape else 4
+        row += sum(4 * width + 8 for _, width in self.said.embeddings)
         rows = self.recipe.budget.micro_batch or 1
         return Memory(weights, weights, 2 * weights, ACTIVATIONS * row * rows, 0, process)
 
@@ -226,7 +228,7 @@ def require_whole_batches(work: NetworkWork) -> None:
     if (there % rows or rows) > 1 or not isinstance(model := work.meta_network(), Predictor):
         return
     with torch.device("meta"):
-        one = {work.said.reads: torch.zeros(1, *work.said.shape)}
+        one = one_row(work.said)
     try:
         with torch.no_grad():
             model.train()(one)

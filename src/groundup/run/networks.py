@@ -7,6 +7,7 @@ Such a folder holds `model.safetensors`, `model.json` (family, options, what goe
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from groundup.data.table_scaler import Preprocessor
 from groundup.errors import GroundupError, printable
 from groundup.functional import evaluating, spare_the_compiler
 from groundup.models import NETWORKS, PREDICTING, NetworkOptions
+from groundup.models.categories import CODES, CategoryEmbeddings
 from groundup.models.predictor import Predictor
 from groundup.run.models import MODEL_FILE, find_model
 from groundup.run.work import as_json
@@ -40,6 +42,7 @@ class NetworkSaid:
         reads: the tensor of a batch that goes in.
         low, high: the range of each number of a continuous action.
         preparation: how raw rows become inputs, as the room of the data wrote it.
+        embeddings: of each column of codes that goes in too, how many codes it has and how wide their vectors are.
     """
 
     family: str
@@ -52,6 +55,7 @@ class NetworkSaid:
     low: list[float] | None = None
     high: list[float] | None = None
     preparation: dict[str, Any] = field(default_factory=dict)
+    embeddings: list[tuple[int, int]] = field(default_factory=list)
 
 
 def network(said: NetworkSaid) -> nn.Module:
@@ -63,11 +67,23 @@ def network(said: NetworkSaid) -> nn.Module:
         model: nn.Module = build(said.options, said.shape, low, high)
     elif said.family == "actor_critic":
         model = build(said.options, said.shape, said.outputs, low, high)
+    elif said.embeddings:
+        embedding = CategoryEmbeddings(said.embeddings)
+        body = build(said.options, (math.prod(said.shape) + embedding.width,), said.outputs)
+        return Predictor(body, kind=said.kind, labels=said.labels, reads=said.reads, embedding=embedding)
     else:
         model = build(said.options, said.shape, said.outputs)
     if said.family not in PREDICTING:
         return model
     return Predictor(model, kind=said.kind, labels=said.labels, reads=said.reads)
+
+
+def one_row(said: NetworkSaid, device: torch.device | None = None) -> dict[str, Tensor]:
+    """A batch of one row of zeros, as a network that answers rows reads it."""
+    row = {said.reads: torch.zeros(1, *said.shape, device=device)}
+    if said.embeddings:
+        row[CODES] = torch.zeros(1, len(said.embeddings), dtype=torch.int64, device=device)
+    return row
 
 
 def initialised(said: NetworkSaid, device: torch.device, seed: int) -> nn.Module:
@@ -90,6 +106,7 @@ def network_files(said: NetworkSaid) -> dict[str, bytes]:
             "reads": said.reads,
             "low": said.low,
             "high": said.high,
+            "embeddings": said.embeddings,
         },
     }
     files = {MODEL_FILE: as_json(described)}
@@ -127,6 +144,7 @@ def describe_network(files: dict[str, bytes], folder: Path) -> NetworkSaid:
             low=told["low"],
             high=told["high"],
             preparation=json.loads(files.get(PREPARATION_FILE, b"{}")),
+            embeddings=[(int(codes), int(width)) for codes, width in told.get("embeddings", ())],
         )
     except (ValueError, KeyError, TypeError, RecursionError, ValidationError) as error:
         raise GroundupError(
@@ -189,13 +207,13 @@ def require_same_inputs(loaded: LoadedNetwork, said: NetworkSaid) -> None:
             exit_code=2,
         )
     before, now = (one.preparation.get("columns") for one in (loaded.said, said))
-    if before and now and (names := [Preprocessor.from_dict(one).names for one in (before, now)])[0] != names[1]:
+    if before and now and (names := [Preprocessor.from_dict(one).meanings for one in (before, now)])[0] != names[1]:
         other = [f"{a} → {b}" for a, b in zip(*names) if a != b] or [f"{len(names[0])} → {len(names[1])} columns"]
         raise GroundupError(
             "E-MODEL-007",
             "the model reads other columns, or the same in another order",
             where=f"{printable(str(loaded.folder))}: {printable(', '.join(other[:5]))}",
-            why="each weight of its first layer belongs to one column",
+            why="each weight of its first layer belongs to one column, each vector of an embedding to one category",
             fix="name the columns as they were for the model (data.columns), or start from nothing",
             exit_code=2,
         )

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
@@ -22,13 +21,14 @@ from groundup.data.table_options import TableOptions
 from groundup.data.table_set import TablePart, TableSet, read_table
 from groundup.data.table_stream import TableStream, table_batches
 from groundup.evaluation.metrics import LabelScores
+from groundup.models.categories import embedding_width
 from groundup.objectives import OBJECTIVES
 from groundup.recipe.tree import ImageData, Recipe, TableData
 from groundup.run.answers import METRICS_OF, ROWS_AT_ONCE, Rows, row_results, score_rows
 from groundup.run.cards import write_card, write_quarantine
 from groundup.run.measuring import FIRST_ROWS, evaluate_rows
 from groundup.run.network_work import Beginning, NetworkWork, begin, require_whole_batches
-from groundup.run.networks import NetworkSaid
+from groundup.run.networks import NetworkSaid, one_row
 from groundup.run.results import Scores
 from groundup.run.work import Say
 
@@ -130,9 +130,7 @@ class PredictionWork(NetworkWork):
             part = self.images.part(side)
             return ImageRows(replace(part, index=part.index[:most]), self.images.preparation, self.said.kind)
         assert self.table is not None
-        part_of = self.table.parts[side]
-        target = None if part_of.target is None else part_of.target[:most]
-        return TableRows(TablePart(part_of.rows[:most], part_of.features_NF[:most], target), self.said.kind)
+        return TableRows(self.table.parts[side].first(most), self.said.kind)
 
     @property
     def measured(self) -> Side:
@@ -156,7 +154,7 @@ class PredictionWork(NetworkWork):
 
     def example(self) -> dict[str, Tensor]:
         """A batch of one row."""
-        return {self.said.reads: torch.zeros(1, *self.said.shape, device=self.device)}
+        return one_row(self.said, self.device)
 
     @property
     def _how(self) -> dict[str, Any]:
@@ -267,6 +265,8 @@ def _table_network(begun: Beginning, table: TableSet) -> NetworkSaid:
             "target": list(table.columns.target),
             "options": room_options(data, TableOptions).model_dump(),
         },
+        # code 0 stands for no category, and makes no vector wider
+        embeddings=[(codes, embedding_width(codes - 1)) for codes in table.preprocessor.codes],
     )
 
 

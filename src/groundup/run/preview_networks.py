@@ -15,7 +15,7 @@ from groundup.data.image_options import ImageOptions
 from groundup.data.image_preview import preview
 from groundup.data.image_set import read_images
 from groundup.data.table_options import TableOptions
-from groundup.data.table_set import read_table
+from groundup.data.table_set import TablePart, read_table
 from groundup.errors import printable
 from groundup.evaluation.episodes import random_policy
 from groundup.recipe.tree import EnvironmentData, ImageData, Recipe, TableData
@@ -59,23 +59,31 @@ def _found(title: str, facts: Shown, answer: str, headers: list[str], rows: list
 
 def _table(data: TableData, rows: int) -> Shown:
     table = read_table(room_options(data, TableOptions), [])
-    part, names = table.parts["train"], table.preprocessor.names
+    part, names, embedded = table.parts["train"], table.preprocessor.names, table.preprocessor.embedded
     facts = {
-        "features": f"{len(names)} numbers from {len(table.columns.features)} columns",
+        "features": f"{len(names)} numbers from {len(table.columns.features) - len(embedded)} columns",
+        "embedded": ", ".join(f"{name} ({codes} codes)" for name, codes in zip(embedded, table.preprocessor.codes)),
         "target": ", ".join(table.columns.target),
         "labels": ", ".join(f"{label} {count}" for label, count in table.counts.items()),
     }
+    shown_names = [*names, *embedded]
     shown = [
         {
             "place": row.place,
             "answer": row.answer,
-            "cells": [[name, str(_raw(row.cells, name)), float(x)] for name, x in zip(names, part.features_NF[number])],
+            "cells": [[name, str(_raw(row.cells, name)), x] for name, x in zip(shown_names, _seen(part, number))],
         }
         for number, row in enumerate(part.rows[:rows])
     ]
     headers = ["feature", "cell", "number"]
     facts = {name: value for name, value in facts.items() if value}
     return _found("table", facts, "answer", headers, shown, ledger=table.card, findings=table.findings)
+
+
+def _seen(part: TablePart, number: int) -> list[float]:
+    """What goes in of a row: its features, then its codes."""
+    codes: list[float] = [] if part.category_NK is None else part.category_NK[number].tolist()
+    return [*map(float, part.features_NF[number]), *codes]
 
 
 def _raw(cells: Any, name: str) -> Any:
