@@ -47,9 +47,13 @@ def inspect(args: argparse.Namespace) -> int:
     from groundup.cli.terminal import Painter
     from groundup.text.inspect import describe
     from groundup.text.inspect import inspect as measure
-    from groundup.text.tokenizer import Tokenizer
+    from groundup.text.tokenizer import FILE, Tokenizer
 
-    found = measure(Tokenizer.load(Path(args.folder).expanduser()), texts_of(args.files))
+    folder = Path(args.folder).expanduser()
+    finished = folder / "model"  # of a run
+    if (finished / FILE).exists() and not (folder / FILE).exists():
+        folder = finished
+    found = measure(Tokenizer.load(folder), texts_of(args.files))
     if args.json:
         print(json.dumps(found))
     else:
