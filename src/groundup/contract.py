@@ -116,6 +116,18 @@ class RoutedModel(Protocol):
         ...
 
 
+class MaskedModel(Protocol):
+    """An encoder that says which token stood where one is hidden."""
+
+    def states_at(self, batch: Batch, chosen_BT: Tensor) -> Tensor:
+        """What the output matrix is given at the chosen positions, (N, D) in their order."""
+        ...
+
+    def output(self) -> tuple[Tensor, Tensor]:
+        """The output matrix (V, D) and bias (V): logits are `states @ matrix.T + bias`."""
+        ...
+
+
 class TextEncoder(Protocol):
     """Text to ids and back. Text that looks like a special token is plain text to `encode`."""
 

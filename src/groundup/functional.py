@@ -31,18 +31,25 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, hidden_ND: Tensor, weight_VD: Tensor, target_N: Tensor, compute: torch.dtype) -> Tensor:
-        wants_hidden, wants_weight = ctx.needs_input_grad[0], ctx.needs_input_grad[1]
+    def forward(
+        ctx: Any, hidden_ND: Tensor, weight_VD: Tensor, target_N: Tensor, compute: torch.dtype, bias_V: Tensor | None
+    ) -> Tensor:
+        wants_hidden, wants_weight, *_, wants_bias = ctx.needs_input_grad
         weight = weight_VD.to(compute)
         rows = max(1, CHUNK_ELEMENTS // weight.shape[0])
         loss_N = torch.empty(hidden_ND.shape[0], dtype=torch.float32, device=hidden_ND.device)
         grad_hidden = torch.empty_like(hidden_ND) if wants_hidden else None
         grad_weight = torch.zeros_like(weight_VD) if wants_weight else None
+        grad_bias = torch.zeros_like(bias_V) if bias_V is not None and wants_bias else None
         for start in range(0, hidden_ND.shape[0], rows):
             part = slice(start, start + rows)
             hidden, target = hidden_ND[part].to(compute), target_N[part]
             logits = (hidden @ weight.T).float()
-            loss_N[part] = _cross_entropy_(logits, target, gradient=wants_hidden or wants_weight)
+            if bias_V is not None:
+                logits += bias_V
+            loss_N[part] = _cross_entropy_(logits, target, gradient=wants_hidden or wants_weight or wants_bias)
+            if grad_bias is not None:
+                grad_bias += logits.sum(dim=0)
             if grad_hidden is None and grad_weight is None:
                 continue
             grad = logits.to(compute)
@@ -50,18 +57,19 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
                 grad_hidden[part] = grad @ weight
             if grad_weight is not None:
                 grad_weight.addmm_(grad.T.to(grad_weight.dtype), hidden.to(grad_weight.dtype))
-        ctx.save_for_backward(grad_hidden, grad_weight)
+        ctx.save_for_backward(grad_hidden, grad_weight, grad_bias)
         return loss_N.sum()
 
     @staticmethod
-    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:
-        grad_hidden, grad_weight = ctx.saved_tensors
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, Tensor | None, None, None, Tensor | None]:
+        grad_hidden, grad_weight, grad_bias = ctx.saved_tensors
         scale = grad_outputs[0]
         return (
             None if grad_hidden is None else grad_hidden * scale.to(grad_hidden.dtype),
             None if grad_weight is None else grad_weight * scale.to(grad_weight.dtype),
             None,
             None,
+            None if grad_bias is None else grad_bias * scale.to(grad_bias.dtype),
         )
 
 
@@ -79,10 +87,12 @@ def _cross_entropy_(logits_NV: Tensor, target_N: Tensor, *, gradient: bool) -> T
     return total.log() - picked
 
 
-def chunked_cross_entropy(hidden_BTD: Tensor, weight_VD: Tensor, target_BT: Tensor) -> Tensor:
+def chunked_cross_entropy(
+    hidden_BTD: Tensor, weight_VD: Tensor, target_BT: Tensor, bias_V: Tensor | None = None
+) -> Tensor:
     """Sum of cross-entropies in nats over the targets that are not IGNORE, a float32 scalar.
 
-    Equal to `cross_entropy(hidden @ weight.T, target, reduction="sum", ignore_index=IGNORE)` in value and
+    Equal to `cross_entropy(hidden @ weight.T + bias, target, reduction="sum", ignore_index=IGNORE)` in value and
     gradients, without ever holding more than `CHUNK_ELEMENTS` logits. Under autocast the matrix products
     run in its dtype, everything else in float32.
 
@@ -90,6 +100,7 @@ def chunked_cross_entropy(hidden_BTD: Tensor, weight_VD: Tensor, target_BT: Tens
         hidden_BTD: final hidden states, any floating dtype.
         weight_VD: the output matrix.
         target_BT: int64 class ids or IGNORE.
+        bias_V: added to the logits; None: nothing is.
     """
     device = hidden_BTD.device.type
     compute = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else hidden_BTD.dtype
@@ -98,7 +109,7 @@ def chunked_cross_entropy(hidden_BTD: Tensor, weight_VD: Tensor, target_BT: Tens
     hidden_ND = hidden_BTD.reshape(-1, hidden_BTD.shape[-1])
     if not bool(valid.all()):
         hidden_ND, target_N = hidden_ND[valid], target_N[valid]
-    return _ChunkedCrossEntropy.apply(hidden_ND, weight_VD, target_N, compute)
+    return _ChunkedCrossEntropy.apply(hidden_ND, weight_VD, target_N, compute, bias_V)
 
 
 class _RMSNorm(torch.autograd.Function):

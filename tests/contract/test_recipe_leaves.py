@@ -109,6 +109,7 @@ FLIPS: dict[str, dict[str, Any]] = {
     "tokenizer.kind": {"tokenizer__kind": "byte"},
     "tokenizer.vocabulary": {"tokenizer": {"kind": "bpe", "vocabulary": 270}},
     "tokenizer.minimum_frequency": {"tokenizer__minimum_frequency": 500},
+    "tokenizer.mask": {"tokenizer__mask": True},
     "data:text.files": {"data__files": ["OTHER"]},
     "data:text.sources": {"data__files": None, "data__sources": {"a": {"files": ["FILE"], "weight": 3.0},
                                                                 "b": {"files": ["OTHER"]}}},
@@ -160,6 +161,7 @@ FLIPS: dict[str, dict[str, Any]] = {
     "head.pooler": {"head": {"pooler": True}},
     "head.dropout": {"head": {"dropout": 0.3}},
     "head.normalise": {"head": {"normalise": False}},
+    "objective:masked_token.share": {"objective": {"kind": "masked_token", "share": 0.3}},
     "objective:classify.label_smoothing": {"objective": {"kind": "classify", "label_smoothing": 0.2}},
     "objective:classify.focal_gamma": {"objective": {"kind": "classify", "focal_gamma": 2.0}},
     "objective:classify.class_weights": {"objective": {"kind": "classify", "class_weights": WEIGHTS}},
@@ -267,6 +269,10 @@ NEUTRAL: dict[str, dict[str, Any]] = {
     "data:labelled.remove_duplicates": {"data__files": ["TWICE ROWS"]},
     "data:labelled.split.leaks": {"data__validation_files": ["SOME ROWS"]},
     "head.normalise": {"data__files": ["PAIRS"], "data__task": "embed"},
+    "objective:masked_token.share": {
+        "model": {"family": "bert", "width": 16, "layers": 2, "heads": 2},
+        "objective": {"kind": "masked_token"},
+    },
     "objective:tag.label_smoothing": {"data__files": ["TAGS"], "data__task": "tag"},
     "objective:tag.focal_gamma": {"data__files": ["TAGS"], "data__task": "tag"},
     "objective:tag.class_weights": {"data__files": ["TAGS"], "data__task": "tag"},
@@ -335,7 +341,7 @@ def of_rows(option: type[BaseModel], prefix: str) -> bool:
     return not set(get_args(field.annotation)) & set(known)
 
 
-OBJECTIVES_OF_TEXTS = ("next_token", "classify", "multilabel", "tag", "regress", "contrast", "choice")
+OBJECTIVES_OF_TEXTS = ("next_token", "masked_token", "classify", "multilabel", "tag", "regress", "contrast", "choice")
 ALL = sorted(set(leaves(Recipe)))
 
 
@@ -523,6 +529,8 @@ def plain(files: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> An
 
 def base_of(leaf: str, files: dict[str, str]) -> Options:
     """The recipe that a leaf is flipped in."""
+    if leaf == "objective:masked_token.share":
+        return changed(text_recipe(Path(files["FILE"])), events__sample_every=None)
     if leaf.startswith(("data:labelled", "head.", "objective:", "model.cell", "model.bidirectional", "model.dropout")):
         return labelled_recipe(Path(files["ROWS"]), "classify", tokenizer={"kind": "byte"})
     if leaf.startswith("adapters:prompt"):  # which stands in front of whole texts alone

@@ -27,6 +27,7 @@ DATA = {
     "smollm2_qlora": "instruct/identity.json",
     "continue_pretraining": "text/lunyu_zh.txt",
     "bert_classify": "classify/sentences_en_yelp.txt",
+    "bert_pretrain": "text/wiki_demo.txt",
     "bert_freeze_then_unfreeze": "classify/sentences_en_yelp.txt",
     "decoder_classify": "classify/sentences_en_yelp.txt",
     "embed": "instruct/identity.json",
@@ -204,7 +205,7 @@ def test_recipe_is_built_and_stepped_twice(path: Path, base: Path, encoder: Path
         files.append(f"model.init_from='{encoder if path.stem in ENCODERS else base}'")
     if "kind: chat" in text:
         files.append("data.held_out=0.05" if "identity" in DATA[path.stem] else "data.held_out=0.005")
-    if "kind: labelled" not in text:
+    if "kind: labelled" not in text and "masked_token" not in text:
         files.append("events.sample_tokens=4")
     result = groundup.train(path, *files, *QUICK, *MORE.get(path.stem, []), out=tmp_path / "run")
     assert (result.outcome, result.steps) == ("finished", 2)
@@ -215,6 +216,8 @@ def test_recipe_is_built_and_stepped_twice(path: Path, base: Path, encoder: Path
     if "kind: labelled" in text:
         [said] = loaded.predict(["a fine place"])
         assert ("embedding" in said) if path.stem == "embed" else said["label"] in ("0", "1")
+    elif "masked_token" in text:
+        assert 0 < counts["trained"] < 0.2 * counts["seen"] == 0.2 * 2 * 256
     else:
         assert counts["seen"] == 2 * 256
         assert loaded.generate("春", max_tokens=4) is not None

@@ -12,9 +12,11 @@ from pydantic import ValidationError
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from groundup.contract import IGNORE
 from groundup.functional import attention_mask
 from groundup.models.bert import Bert, BertOptions
 from groundup.models.heads import Headed, HeadOptions
+from groundup.objectives.masked_token import MaskedToken, MaskedTokenOptions
 
 SIZES: dict[str, Any] = {"vocabulary": 97, "context": 40, "width": 48, "layers": 3, "heads": 6, "hidden": 80}
 THEIR_SIZES: dict[str, Any] = {
@@ -124,6 +126,41 @@ def test_heads_equal_transformers(kind: Any, theirs: str) -> None:
     if kind == "tag":
         logits, expected = logits[real], expected[real]
     torch.testing.assert_close(logits, expected, rtol=1e-5, atol=1e-5)
+
+
+def test_masked_head_equals_transformers() -> None:
+    transformers = pytest.importorskip("transformers")
+    ours = Headed(network(), HeadOptions(kind="masked"))
+    generator = torch.Generator().manual_seed(4)
+    ours.initialise_head(generator)
+    with torch.no_grad():
+        for parameter in ours.head.parameters():
+            parameter.add_(0.1 * torch.randn(parameter.shape, generator=generator))
+    theirs = transformers.BertForMaskedLM(transformers.BertConfig(**THEIR_SIZES)).float().train()
+    names = {f"body.{name}": f"bert.{their_name(name)}" for name, _ in ours.body.named_parameters()}
+    names["head.bias"] = "cls.predictions.bias"
+    for kind_of in ("weight", "bias"):
+        names[f"head.dense.{kind_of}"] = f"cls.predictions.transform.dense.{kind_of}"
+        names[f"head.norm.{kind_of}"] = f"cls.predictions.transform.LayerNorm.{kind_of}"
+    copy_into(theirs, ours, names)
+    tokens, document, _ = padded()
+    target = torch.where((document >= 0) & (torch.rand(tokens.shape, generator=generator) < 0.3), tokens, IGNORE)
+    position = torch.arange(tokens.shape[1])[None].expand(len(tokens), -1)
+    batch = {"tokens_BT": tokens, "target_BT": target, "position_BT": position, "document_BT": document}
+    expected = theirs(tokens, attention_mask=(document >= 0).long(), labels=target)
+    real = document >= 0
+    torch.testing.assert_close(ours(batch)[real], expected.logits[real], rtol=1e-5, atol=1e-5)
+    objective = MaskedToken(MaskedTokenOptions(kind="masked_token"), ours)
+    weight = objective.weight("model", batch)
+    loss = objective.loss("model", batch).total / weight
+    torch.testing.assert_close(loss, expected.loss, rtol=1e-5, atol=1e-5)
+    loss.backward()
+    expected.loss.backward()
+    their_gradients = {name: p.grad for name, p in theirs.named_parameters()}
+    for name, parameter in ours.named_parameters():
+        torch.testing.assert_close(
+            parameter.grad, their_gradients[names[name]], rtol=1e-5, atol=1e-5, msg=lambda m, n=name: f"{n}: {m}"
+        )
 
 
 SENTENCES = [

@@ -117,6 +117,7 @@ def _tokenizer_train(parser: Parser) -> None:
         "--vocab", metavar="N", type=whole(1, 1_000_000), help="number of tokens (not for char and byte)"
     )
     parser.add_argument("--kind", metavar="|".join(TOKENIZER_KINDS), type=choice(*TOKENIZER_KINDS), default="bpe")
+    parser.add_argument("--mask", action="store_true", help="with a token for hidden ones (masked pretraining)")
     _out(parser, "the folder of the tokenizer", required=True)
     _json(parser)
 

@@ -30,7 +30,7 @@ def train(args: argparse.Namespace) -> int:
             fix="name another folder with --out, or delete that file first",
             exit_code=2,
         )
-    options = TokenizerOptions(kind=args.kind, vocabulary=args.vocab)
+    options = TokenizerOptions(kind=args.kind, vocabulary=args.vocab, mask=args.mask or None)
     tokenizer = train_tokenizer(texts_of(args.files), options)
     path = tokenizer.save(folder)
     if args.json:

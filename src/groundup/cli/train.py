@@ -40,7 +40,7 @@ def train(arguments: argparse.Namespace) -> int:
     if result.outcome == "stopped":
         painter.print(f"  go on     groundup train {where}/recipe.yaml --out {where} --resume")
     else:
-        painter.print(f"  try it    groundup {usual_verb(result.folder)}")
+        painter.print(f"  try it    {next_command(result.folder)}")
     return result.exit_code
 
 
@@ -56,8 +56,16 @@ def many(number: int) -> str:
     return f"{number / 1e6:.2f} M" if number >= 100_000 else f"{number:,}"
 
 
+def next_command(folder: Path) -> str:
+    """The command that puts a finished run to use; what was pretrained on hidden tokens is for a task."""
+    said = json.loads((folder / "model" / "model.json").read_text(encoding="utf-8"))
+    if (said.get("head") or {}).get("kind") == "masked":
+        return f"groundup train recipes/bert_classify.yaml model.init_from={folder} data.files=[ROWS]"
+    return f"groundup {usual_verb(folder)}"
+
+
 def usual_verb(folder: Path) -> str:
-    """The command that puts a finished run to use."""
+    """The verb, and what follows it, that puts a finished run to use."""
     said = json.loads((folder / "model" / "model.json").read_text(encoding="utf-8"))
     if "network" in said:
         kind, family = said["network"]["kind"], said["family"]

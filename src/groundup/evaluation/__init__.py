@@ -20,6 +20,7 @@ from groundup.evaluation.classifier_compare import ClassifierComparison, McNemar
 from groundup.evaluation.classifier_results import classification_results
 from groundup.evaluation.compare import Comparison, cells, compare
 from groundup.evaluation.language import language_metrics, parts_for, score_documents, spread_bytes
+from groundup.evaluation.masked import score_hidden
 from groundup.evaluation.metrics import METRICS, Metric, TextScores, choose_metrics, measure
 from groundup.evaluation.multilabel import choose_thresholds, multilabel_scores
 from groundup.evaluation.regression import RegressionScores, regression_scores, spearman
@@ -73,6 +74,7 @@ __all__ = [
     "retrieval_scores",
     "score_answers",
     "score_documents",
+    "score_hidden",
     "selective",
     "sigmoid",
     "softmax",

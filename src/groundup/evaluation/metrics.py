@@ -65,8 +65,8 @@ class Metric:
     """One metric.
 
     measure: scores to units; takes TextScores if `data` is "text", AnswerScores if it is "answers",
-        LabelScores if it is "labels", "values", "pairs" or
-        "translations", EpisodeScores if it is "episodes", ImageScores if it is
+        LabelScores if it is "labels", "values", "pairs",
+        "translations" or "hidden", EpisodeScores if it is "episodes", ImageScores if it is
         "images".
     data: the kind of data it needs.
     higher_is_better: which way is better.
@@ -76,7 +76,7 @@ class Metric:
     """
 
     measure: Callable[[Any], PerUnit]
-    data: Literal["text", "answers", "labels", "values", "pairs", "translations", "episodes", "images"]
+    data: Literal["text", "answers", "labels", "values", "pairs", "translations", "hidden", "episodes", "images"]
     higher_is_better: bool
     unit: str
     per_token: bool = False
@@ -152,6 +152,12 @@ METRICS: dict[str, Metric] = {
         measure=nats_per_target, data="translations", higher_is_better=False, unit="nats/token", per_token=True
     ),
     "token_accuracy": Metric(measure=share_right, data="translations", higher_is_better=True, unit="share"),
+    "masked_loss": Metric(
+        measure=nats_per_target, data="hidden", higher_is_better=False, unit="nats/token", per_token=True
+    ),
+    "masked_accuracy": Metric(
+        measure=share_right, data="hidden", higher_is_better=True, unit="share", per_token=True
+    ),
     "return": Metric(measure=mean_return, data="episodes", higher_is_better=True, unit=""),
     "negative_bound": Metric(measure=mean_bound, data="images", higher_is_better=False, unit="nats/image"),
     "pixel_error": Metric(measure=mean_error, data="images", higher_is_better=False, unit=""),
@@ -186,6 +192,7 @@ def choose_metrics(names: Iterable[str], data: Iterable[str]) -> list[str]:
             "values": "rows with numbers to predict",
             "pairs": "pairs of texts",
             "translations": "texts with their translations",
+            "hidden": "a model that was pretrained on hidden tokens",
             "episodes": "a model that acts (--episodes)",
             "images": "images that a network makes anew",
         }

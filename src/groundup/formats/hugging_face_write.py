@@ -160,6 +160,8 @@ def _architecture(maker: str, head: Mapping[str, Any] | None) -> str:
         return maker + {"GPT2": "LMHeadModel", "Bert": "Model"}.get(maker, "ForCausalLM")
     if head["kind"] == "embed":
         return f"{maker}Model"
+    if head["kind"] == "masked":
+        _cannot("a head that tells hidden tokens", "train a task's head on the model and export that one")
     if head["kind"] == "choice" and maker != "Bert":
         _cannot("a choice among candidates on a decoder", "only BERT has such a head there")
     return maker + _TASKS[head["kind"]]

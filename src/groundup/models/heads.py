@@ -1,5 +1,6 @@
 """What stands on a body so that it answers a task rather than writes text: labels for a text or for each token, a
-number, an embedding, a choice among candidates. Any body will do, an encoder or a decoder, as long as it has `hidden`.
+number, an embedding, a choice among candidates, or the token that is hidden at a place. Any body will do, an encoder or
+a decoder, as long as it has `hidden`; the last of these is for encoders that say how they normalise.
 Losses are no business of this file: a head gives logits.
 
 Shapes: B rows, C candidates of a row, T positions, D width, L labels.
@@ -17,9 +18,13 @@ from torch.nn import functional as F
 
 from groundup.contract import Batch
 from groundup.errors import GroundupError
+from groundup.models.bert import Bert
 
 LABELLED = {"classify": 2, "multilabel": 1, "tag": 2}
 """The kinds of head that have labels, and the fewest that make sense."""
+
+EACH_TOKEN = ("tag", "masked")
+"""The kinds that answer for each token."""
 
 Pooling = Literal["first", "last", "mean"]
 
@@ -29,19 +34,20 @@ class HeadOptions(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
-    kind: Literal["classify", "multilabel", "tag", "regress", "embed", "choice"] = Field(
-        description="one label for a text, several, one for each token, a number, an embedding, or one of several "
-        "candidates"
+    kind: Literal["classify", "multilabel", "tag", "regress", "embed", "choice", "masked"] = Field(
+        description="one label for a text, several, one for each token, a number, an embedding, one of several "
+        "candidates, or the tokens that are hidden"
     )
     labels: list[str] = Field(
         default_factory=list, description="names of the labels, in the order of the logits (classify, multilabel, tag)"
     )
     pooling: Pooling | None = Field(
         default=None,
-        description="how the states of a text become one: its first, its last, or the mean of them (all but tag). "
+        description="how the states of a text become one: its first, its last, or the mean of them (all but tag and "
+        "masked). "
         "None: last on a decoder, first under a pooler, else mean",
     )
-    pooler: bool = Field(default=False, description="BERT's dense layer and tanh before the head (all but tag)")
+    pooler: bool = Field(default=False, description="BERT's dense layer and tanh before the head (likewise)")
     dropout: float = Field(default=0.0, ge=0.0, lt=1.0, description="probability of dropping what the head reads")
     normalise: bool | None = Field(default=None, description="embeddings have length 1 (embed). None: they have")
 
@@ -55,15 +61,15 @@ class HeadOptions(BaseModel):
         twice = sorted({label for label in self.labels if self.labels.count(label) > 1})
         if twice:
             raise ValueError(f"labels stand twice: {', '.join(twice)}")
-        if self.kind == "tag" and (self.pooling is not None or self.pooler):
-            raise ValueError("a head of kind tag reads every token: it has neither pooling nor pooler")
+        if self.kind in EACH_TOKEN and (self.pooling is not None or self.pooler):
+            raise ValueError(f"a head of kind {self.kind} reads every token: it has neither pooling nor pooler")
         if self.kind != "embed" and self.normalise is not None:
             raise ValueError(f"normalise is for embed, not for {self.kind}")
         return self
 
     def on(self, causal: bool) -> HeadOptions:
         """With the pooling that a body of this kind gets where none is said."""
-        if self.pooling is not None or self.kind == "tag":
+        if self.pooling is not None or self.kind in EACH_TOKEN:
             return self
         return self.model_copy(update={"pooling": "last" if causal else "first" if self.pooler else "mean"})
 
@@ -135,6 +141,21 @@ class Head(nn.Module):
             return x if self.options.normalise is False else F.normalize(x.float(), dim=-1)
 
 
+class MaskedHead(nn.Module):
+    """BERT's output over the vocabulary (Devlin et al. 2018, section 3.1; google-research/bert, run_pretraining.py):
+    dense layer, GELU and LayerNorm, then the body's embedding as output matrix, and a bias of its own."""
+
+    def __init__(self, width: int, vocabulary: int, norm_epsilon: float) -> None:
+        super().__init__()
+        self.dense = nn.Linear(width, width)
+        self.norm = nn.LayerNorm(width, norm_epsilon)
+        self.bias = nn.Parameter(torch.empty(vocabulary))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """What the output matrix is given, (…, D), of states (…, D)."""
+        return self.norm(F.gelu(self.dense(x)))
+
+
 class Headed(nn.Module):
     """A body and its head. `forward` takes a whole batch, so that every kind is called alike.
 
@@ -144,7 +165,7 @@ class Headed(nn.Module):
         options: of the head; `self.options` has their pooling filled in.
 
     Raises:
-        GroundupError: E-MODEL-010 pooling "first" on a decoder.
+        GroundupError: E-MODEL-010 pooling "first" on a decoder, E-MODEL-020 hidden tokens on anything but a BERT.
     """
 
     def __init__(self, body: Body, options: HeadOptions) -> None:
@@ -163,7 +184,11 @@ class Headed(nn.Module):
         self.body = body
         # as transformers has it, so that a trained head can be written for it: none on a decoder's last token
         bias = not body.causal or options.kind == "tag"
-        self.head = Head(body.embedding.embedding_dim, options, bias=bias)
+        self.head: Head | MaskedHead
+        if options.kind == "masked":
+            self.head = MaskedHead(body.embedding.embedding_dim, body.vocabulary, _epsilon(body))
+        else:
+            self.head = Head(body.embedding.embedding_dim, options, bias=bias)
         for name, parameter in body.named_parameters():  # a tied matrix is named by its embedding alone
             if name == "head.weight":
                 parameter.requires_grad_(False)
@@ -201,17 +226,18 @@ class Headed(nn.Module):
     def initialise_head(self, generator: torch.Generator) -> None:
         """Draw the head alone anew, in the order of its names, for a body that was trained before.
 
-        | parameter                     | distribution           |
-        |-------------------------------|------------------------|
-        | matrices of pooler and output | normal, deviation 0.02 |
-        | biases                        | zero                   |
+        | parameter                            | distribution           |
+        |--------------------------------------|------------------------|
+        | matrices of pooler, output and dense | normal, deviation 0.02 |
+        | weight of the norm                   | one                    |
+        | biases                               | zero                   |
 
         As BERT's (see bert.py): small, so that all labels are about equally likely at first.
         """
-        for parameter in self.head.parameters():
+        for name, parameter in self.head.named_parameters():
             with torch.no_grad():
                 if parameter.dim() == 1:
-                    parameter.zero_()
+                    parameter.fill_(0.0 if name.endswith("bias") else 1.0)
                 else:
                     parameter.normal_(0.0, 0.02, generator=generator)
 
@@ -224,7 +250,7 @@ class Headed(nn.Module):
                 so on, where a candidate of nothing but padding is none.
         Returns:
             classify and multilabel: logits (B, L). tag: (B, T, L). regress: values (B,). embed: (B, D).
-            choice: logits (B, C), -inf where there is no candidate.
+            choice: logits (B, C), -inf where there is no candidate. masked: logits (B, T, V).
         """
         if self.kind == "choice":
             document_BCT = batch["document_BCT"]
@@ -234,15 +260,42 @@ class Headed(nn.Module):
         answer = self._answer(batch)
         return answer.squeeze(-1) if self.kind == "regress" else answer
 
+    def states_at(self, batch: Batch, chosen_BT: Tensor) -> Tensor:
+        """Of a masked head: what the output matrix is given at the chosen positions, (N, D) in their order."""
+        transformed: Tensor = self.head(self._states(batch)[chosen_BT])
+        return transformed
+
+    def output(self) -> tuple[Tensor, Tensor]:
+        """Of a masked head: the output matrix (V, D), which is the embedding, and the bias (V)."""
+        assert isinstance(self.head, MaskedHead)
+        return self.body.embedding.weight, self.head.bias
+
     def _answer(self, batch: Batch) -> Tensor:
+        hidden_BTD = self._states(batch)
+        if self.kind == "masked":
+            return F.linear(self.head(hidden_BTD), *self.output())
+        if self.options.pooling is None:
+            return self.head(hidden_BTD)
+        return self.head(pool(hidden_BTD, batch["document_BT"], self.options.pooling))
+
+    def _states(self, batch: Batch) -> Tensor:
         document_BT = batch["document_BT"]
         # One document in every row and no padding needs no mask, and attention without one is faster. A graph that
         # is compiled or exported holds for every batch, so it keeps the mask.
         alone = not torch.compiler.is_compiling() and bool((document_BT == document_BT[:, :1]).all())
         segments = {} if self.causal or "segment_BT" not in batch else {"segment_BT": batch["segment_BT"]}
-        hidden_BTD = self.body.hidden(
-            batch["tokens_BT"], batch["position_BT"], None if alone else document_BT, **segments
-        )
-        if self.options.pooling is None:
-            return self.head(hidden_BTD)
-        return self.head(pool(hidden_BTD, document_BT, self.options.pooling))
+        return self.body.hidden(batch["tokens_BT"], batch["position_BT"], None if alone else document_BT, **segments)
+
+
+def _epsilon(body: Body) -> float:
+    """What the body's norms add to the variance, so that the head's norm adds the same."""
+    if isinstance(body, Bert):
+        return body.options.norm_epsilon
+    raise GroundupError(
+        "E-MODEL-020",
+        "hidden tokens are to be told by a network that is no BERT",
+        where="head.kind: masked",
+        why="a decoder sees only what stands before a hidden token, and other readers have no output over tokens",
+        fix="set model.family=bert, or start from a BERT with model.init_from",
+        exit_code=2,
+    )

@@ -10,6 +10,7 @@ from groundup.contract import Objective
 from groundup.objectives.adversarial import Adversarial, AdversarialOptions
 from groundup.objectives.classify import Choice, ChoiceOptions, Classify, ClassifyOptions, TagOptions
 from groundup.objectives.contrast import Contrast, ContrastOptions
+from groundup.objectives.masked_token import MaskedToken, MaskedTokenOptions
 from groundup.objectives.multilabel import Multilabel, MultilabelOptions
 from groundup.objectives.next_token import NextToken, NextTokenOptions
 from groundup.objectives.policy import A2COptions, PolicyGradient, PPOOptions, ReinforceOptions
@@ -22,6 +23,7 @@ from groundup.objectives.value import DQN, DQNOptions
 
 OBJECTIVES: dict[str, tuple[type[BaseModel], Callable[..., Objective]]] = {
     "next_token": (NextTokenOptions, NextToken),
+    "masked_token": (MaskedTokenOptions, MaskedToken),
     "classify": (ClassifyOptions, Classify),
     "multilabel": (MultilabelOptions, Multilabel),
     "tag": (TagOptions, Classify),

@@ -13,8 +13,9 @@ from pydantic import BaseModel
 from groundup.adapters import FreezeOptions, QuantizeOptions
 from groundup.data.options import PrepareOptions
 from groundup.errors import GroundupError, nearest
-from groundup.models import FAMILIES, READERS
+from groundup.models import FAMILIES
 from groundup.recipe.check_optim import check_optim
+from groundup.recipe.check_reading import check_reading, learned_by
 from groundup.recipe.check_rows import check_rows
 from groundup.recipe.faults import Places, raise_all
 from groundup.recipe.measured import METRICS, measured_as
@@ -78,6 +79,7 @@ class Check:
             return
         yield from self.model()
         yield from self.family()
+        yield from check_reading(self)
         yield from self.adapters()
         yield from self.data()
         yield from self.labelled()
@@ -111,8 +113,8 @@ class Check:
         yield from self.heads()
 
     def family(self) -> Iterator[GroundupError]:
-        """Fields of another family, and a family that cannot do what the data asks for."""
-        model, data = self.recipe.language, self.recipe.data
+        """Fields of another family, and experts that cannot be."""
+        model = self.recipe.language
         if model.init_from is not None:
             return
         known = {*FAMILIES[model.family][0].model_fields, "depth", "family"}
@@ -121,13 +123,6 @@ class Check:
                 yield self.unused(
                     f"model.{name}", f"the family {model.family} has no such part", f"remove model.{name}"
                 )
-        if model.family in READERS and not isinstance(data, LabelledData):
-            yield self.fault(
-                "E-RECIPE-043", "model.family",
-                f"a model of family {model.family} reads texts and writes none",
-                "an encoder sees the answer in its own input; a recurrent body has no output matrix",
-                "set model.family=llama, or data.kind=labelled",
-            )  # fmt: skip
         if model.family == "moe" and (model.experts_per_token or 2) > (model.experts or 8):
             yield self.fault(
                 "E-RECIPE-044", "model.experts_per_token",
@@ -172,9 +167,8 @@ class Check:
     def labelled(self) -> Iterator[GroundupError]:
         """The objective must be the one of the data, and a head needs labelled data."""
         data, objective, head = self.recipe.data, self.recipe.objective, self.recipe.head
-        wanted: str = "next_token"
+        wanted = learned_by(self.recipe)
         if isinstance(data, LabelledData):
-            wanted = "contrast" if data.task == "embed" else data.task
             if head.normalise is not None and data.task != "embed":
                 yield self.unused("head.normalise", "it is for task embed", "remove it")
             if data.balanced and data.task != "classify":
@@ -344,7 +338,7 @@ class Check:
         events = self.recipe.events
         if events.evaluate_every == 0 and _given(events, "evaluate_tokens"):
             yield self.unused("events.evaluate_tokens", "events.evaluate_every is 0", "remove one of the two")
-        if isinstance(self.recipe.data, LabelledData):
+        if isinstance(self.recipe.data, LabelledData) or learned_by(self.recipe) == "masked_token":
             for name in ("prompts", "sample_every", "sample_tokens"):
                 if _given(events, name) and dict(events)[name]:
                     yield self.unused(f"events.{name}", "a headed model writes no text", f"remove events.{name}")

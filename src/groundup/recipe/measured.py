@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from groundup.objectives.masked_token import MaskedTokenOptions
 from groundup.recipe.tree import ImageData, LabelledData, Recipe, TableData
 
 METRICS = {
     "text": ("loss", "perplexity", "bits_per_byte"),
+    "masked_token": ("loss", "masked_accuracy"),
     "chat": ("loss",),
     "classify": ("loss", "accuracy"),
     "choice": ("loss", "accuracy"),
@@ -20,7 +22,8 @@ METRICS = {
     "vae": ("loss", "pixel_error"),
     "gan": (),
 }
-"""What the evaluations while training measure, by the kind of data, by the task of labelled rows, or by the family of a
+"""What the evaluations while training measure, by the kind of data, by the task of labelled rows, by
+the objective of hidden tokens, or by the family of a
 network that makes images."""
 
 
@@ -31,4 +34,6 @@ def measured_as(recipe: Recipe) -> str:
         return recipe.model.family
     if isinstance(data, LabelledData | TableData | ImageData):
         return "autoencoder" if data.task == "none" else data.task
+    if isinstance(recipe.objective, MaskedTokenOptions):
+        return recipe.objective.kind
     return data.kind

@@ -16,6 +16,7 @@ from groundup.data.rollout import RolloutOptions
 from groundup.errors import GroundupError
 from groundup.models import FAMILIES, FamilyOptions
 from groundup.objectives import OBJECTIVES
+from groundup.objectives.masked_token import MaskedTokenOptions
 from groundup.optim.options import AdamWOptions, OptimizerOptions
 from groundup.optim.schedules import FALLING
 from groundup.recipe.difference import ABSENT, difference
@@ -106,6 +107,11 @@ def objective_for(recipe: Recipe) -> Any:
     if not isinstance(recipe.data, LabelledData):
         return OBJECTIVES["next_token"][0]()
     return OBJECTIVES[OBJECTIVE_OF_TASK.get(recipe.data.task, recipe.data.task)][0]()
+
+
+def writes_text(recipe: Recipe) -> bool:
+    """Whether the model can go on from a prompt."""
+    return recipe.data.kind in ("text", "chat") and not isinstance(recipe.objective, MaskedTokenOptions)
 
 
 def resolve(recipe: Recipe, *, device: str, base: FamilyOptions | None = None, foreign: bool = False) -> Recipe:
@@ -210,7 +216,7 @@ def resolve_steps(recipe: Recipe, *, rows_per_epoch: int, seconds_per_step: floa
                 log_every=max(1, steps // 100),
                 save_every=math.ceil(steps / 5),
                 evaluate_every=quarter,
-                sample_every=quarter if recipe.data.kind in ("text", "chat") else 0,
+                sample_every=quarter if writes_text(recipe) else 0,
             ),
         }
     )

@@ -28,6 +28,7 @@ from groundup.models import NetworkOptions
 from groundup.objectives.adversarial import AdversarialOptions
 from groundup.objectives.classify import ChoiceOptions, ClassifyOptions, TagOptions
 from groundup.objectives.contrast import ContrastOptions
+from groundup.objectives.masked_token import MaskedTokenOptions
 from groundup.objectives.multilabel import MultilabelOptions
 from groundup.objectives.next_token import NextTokenOptions
 from groundup.objectives.policy import A2COptions, PPOOptions, ReinforceOptions
@@ -89,7 +90,7 @@ class ModelOptions(_Options):
         default=None, description="family recurrent_text: each layer also reads backwards; derived: true"
     )
     dropout: float | None = Field(
-        default=None, ge=0.0, lt=1.0, description="family recurrent_text: share of features dropped; derived: 0"
+        default=None, ge=0.0, lt=1.0, description="families bert, recurrent_text: share of features dropped; derived: 0"
     )
 
 
@@ -246,6 +247,7 @@ LANGUAGE = ("text", "chat", "labelled")
 
 ObjectiveOptions = Annotated[
     NextTokenOptions
+    | MaskedTokenOptions
     | ClassifyOptions
     | MultilabelOptions
     | TagOptions

@@ -22,11 +22,12 @@ SMOOTHED_FROM = 60
 MOST_SETS = 3
 MOST_METRICS = 12
 ROWS = 14
-NATS = ("next_token", "classify", "choice", "tag", "multilabel", "translate")
+NATS = ("next_token", "masked_token", "classify", "choice", "tag", "multilabel", "translate")
 """Objectives whose loss is a mean cross-entropy."""
 NOTES = {
     "return": "rewards of an episode, summed",
     "accuracy": "share of right answers",
+    "masked_accuracy": "share of the hidden tokens",
     "token_accuracy": "share of the target's tokens",
     "negative_bound": "nats per image",
     "pixel_error": "mean squared error of a pixel",

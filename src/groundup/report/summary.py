@@ -17,7 +17,10 @@ SCHEMA = 1
 FROM_WORST = ("failed", "unfinished", "stopped", "empty", "early_stopped", "finished")
 LESS_IS_BETTER = ("loss", "perplexity", "bits_per", "error", "nats", "bound")
 MORE_IS_BETTER = ("exact", "f1", "accuracy", "ended", "agreement", "score", "rank", "precision", "recall", "return")
-LEADING = ("bits_per_byte", "loss", "answer_loss", "return", "accuracy", "negative_bound", "pixel_error", "token_loss")
+LEADING = (
+    "bits_per_byte", "loss", "answer_loss", "return", "accuracy", "negative_bound", "pixel_error", "token_loss",
+    "masked_loss",
+)  # fmt: skip
 QUANTITIES = ("memory_bytes", "seconds", "parameters", "tokens", "steps", "disk_bytes")
 VERDICTS = ("better", "worse", "within noise")
 TOKEN_PARTS = ("trained", "masked", "padded", "cut")

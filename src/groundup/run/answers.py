@@ -30,6 +30,7 @@ METRICS_OF = {
     "tag": ("label_loss", "accuracy"),
     "regress": ("squared_error",),
     "embed": ("reciprocal_rank",),
+    "masked": ("masked_loss", "masked_accuracy"),
 }
 """What the closing table and the evaluations while training show, by task; the first is what early stopping
 calls `loss`."""

@@ -11,6 +11,7 @@ from groundup.data.labelled_stream import collate
 from groundup.functional import CHUNK_ELEMENTS
 from groundup.models import FamilyOptions
 from groundup.models.heads import HeadOptions
+from groundup.objectives.masked_token import MaskedTokenOptions
 from groundup.optim.groups import is_muons
 from groundup.optim.options import OptimizerOptions, RMSpropOptions
 from groundup.parallel.blocks import recompute_blocks
@@ -36,12 +37,15 @@ def dry_batch(recipe: Recipe, tokenizer: AnyTokenizer, labels: PreparedLabels | 
     tokens = torch.randint(0, tokenizer.vocabulary, (rows, context + 1), generator=generator)
     prefix = torch.tensor(tokenizer.prefix[:context], dtype=torch.int64)
     tokens[:, : len(prefix)] = prefix
+    target = tokens[:, 1:].masked_fill(tokens[:, 1:] >= tokenizer.vocabulary, IGNORE)
+    if isinstance(recipe.objective, MaskedTokenOptions):
+        target = target.masked_fill(torch.rand(target.shape, generator=generator) >= recipe.objective.share, IGNORE)
     half = context // 2 if context > 3 else 0  # a document of one token has nothing to attend to
     position = torch.cat([torch.arange(half), torch.arange(context - half)])[None].expand(rows, -1)
     document = (torch.arange(context) >= half).long()[None].expand(rows, -1)
     return {
         "tokens_BT": tokens[:, :-1].contiguous(),
-        "target_BT": tokens[:, 1:].masked_fill(tokens[:, 1:] >= tokenizer.vocabulary, IGNORE),
+        "target_BT": target,
         "position_BT": position.contiguous(),
         "document_BT": document.contiguous(),
     }
@@ -88,7 +92,7 @@ def foresee(
     inner = dict(options).get("hidden", 4 * options.width)  # a recurrent layer has four gates
     wide = 4 * rows * context * max(inner, options.width * 2)
     loss = 0
-    if head is None:
+    if head is None or head.kind == "masked":
         logits = min(CHUNK_ELEMENTS, rows * context * options.vocabulary) * 4 * 2
         loss = logits + rows * context * options.width * 4 + 2 * options.vocabulary * options.width * 4
     activations = _saved_bytes(family, options, recipe, precision, head)

@@ -26,6 +26,7 @@ from groundup.run.chats import PreparedChats, chat_stream, prepare_chats
 from groundup.run.foreign import digest_of
 from groundup.run.foresight import dry_batch, foresee
 from groundup.run.labels import PreparedLabels, head_options, label_stream, prepare_labels
+from groundup.run.masked import hides_tokens
 from groundup.run.results import Scores
 from groundup.run.texts import PreparedTexts, own_tokenizer, prepare_texts, text_stream
 from groundup.run.weights import model_is_tied
@@ -158,7 +159,9 @@ class LanguageWork(Work):
 
     @property
     def bytes_per_target(self) -> float | None:
-        """Text bytes for each trained target; None where targets are no text."""
+        """Text bytes for each trained target; None where targets are no text, or a share of it."""
+        if self.head is not None:
+            return None
         prepared = self.chats or self.texts
         return prepared.bytes_per_target if prepared is not None else None
 
@@ -176,8 +179,8 @@ class LanguageWork(Work):
         return measuring.score_all(model, self, final=final)
 
     def metric_names(self, scores: Any) -> Sequence[str]:
-        """By what was scored, and for labelled data by its task."""
-        return measuring.metric_names(scores, self.labels.task if self.labels is not None else "")
+        """By what was scored, and with a head by its kind."""
+        return measuring.metric_names(scores, self.head.kind if self.head is not None else "")
 
     def samples(self, model: nn.Module) -> list[dict[str, str]]:
         """What the model says to the fixed prompts."""
@@ -214,7 +217,7 @@ def language_work(recipe: Recipe, folder: Path, *, say: Say) -> LanguageWork:
     said, base_folder, base = None, None, None
     if recipe.init_from is not None:
         said, base_folder = models.load_described(Path(recipe.init_from))
-        require_decoder(recipe, said)
+        require_family(recipe, said.family, f"model.init_from: {recipe.init_from}")
         if any(adapter.kind != "freeze" for adapter in recipe.adapters):
             base = models.Base(str(base_folder.resolve()), digest_of(base_folder))
     base_options = said.options if said else None
@@ -241,6 +244,7 @@ def language_work(recipe: Recipe, folder: Path, *, say: Say) -> LanguageWork:
         assert isinstance(recipe.data, TextData)
         texts = prepare_texts(recipe, data_folder, tokenizer, say=say, workers=recipe.data.workers)
         tokenizer = texts.tokenizer
+        head = HeadOptions(kind="masked") if hides_tokens(recipe) else None
     options = said.options if said else architecture(recipe.language, tokenizer.vocabulary)
     head = head.on(causal=reads_forward(family, options)) if head is not None else None
     precision = choose_precision(recipe.hardware.precision, device).name
@@ -260,16 +264,28 @@ def reads_forward(family: str, options: FamilyOptions) -> bool:
     return family != "bert"
 
 
-def require_decoder(recipe: Recipe, said: models.Described) -> None:
-    """Refuse an encoder for data whose objective predicts the next token."""
-    if isinstance(recipe.data, LabelledData) or said.family not in READERS:
+def require_family(recipe: Recipe, family: str, where: str) -> None:
+    """Refuse an encoder for an objective that predicts the next token, and a decoder for hidden tokens."""
+    if hides_tokens(recipe):
+        if family != "bert":
+            raise GroundupError(
+                "E-RECIPE-049",
+                f"a model of family {family} cannot tell hidden tokens",
+                where=f"{where}, objective.kind: masked_token",
+                why="a decoder sees only what stands before a hidden token",
+                fix="start from a BERT, or leave objective out to predict the next token",
+                exit_code=2,
+            )
+        return
+    if isinstance(recipe.data, LabelledData) or family not in READERS:
         return
     raise GroundupError(
         "E-RECIPE-043",
-        f"a model of family {said.family} cannot predict the next token: every position sees all others",
-        where=f"model.init_from: {recipe.init_from}, data.kind: {recipe.data.kind}",
+        f"a model of family {family} cannot predict the next token: every position sees all others",
+        where=f"{where}, data.kind: {recipe.data.kind}",
         why="the answer would stand in its own input, and the loss would fall to zero and mean nothing",
-        fix="set data.kind=labelled to train a head on it, or start from a decoder",
+        fix="set data.kind=labelled to train a head on it, or start from a decoder"
+        + (", or set objective.kind=masked_token" if family == "bert" and recipe.data.kind == "text" else ""),
         exit_code=2,
     )
 
@@ -297,7 +313,7 @@ def tokenizer_of_labels(recipe: Recipe, folder: Path, say: Say) -> AnyTokenizer:
 
 
 def _trained(recipe: Recipe, folder: Path, texts: list[str]) -> AnyTokenizer:
-    tokenizer = own_tokenizer(texts, recipe.tokenizer)
+    tokenizer = own_tokenizer(texts, recipe)
     tokenizer.save(folder)
     return tokenizer
 

@@ -28,6 +28,7 @@ from groundup.inference.sample import SampleOptions
 from groundup.run import labels as labelled
 from groundup.run.answers import METRICS_OF, Rows, score_rows
 from groundup.run.engines import answer_prompts
+from groundup.run.masked import score_masked
 from groundup.run.results import Scores
 from groundup.text.rows import opening_ids
 
@@ -126,16 +127,26 @@ def evaluation_of(scores: AnyScores, names: Sequence[str]) -> dict[str, Any]:
 
 
 def evaluate_texts(model: Any, work: LanguageWork, *, limit: int) -> dict[str, Any]:
-    """The evaluation while training: a bounded part of each source's held-out text, without overlap."""
+    """The evaluation while training: a bounded part of each source's held-out text, without overlap. The loss of hidden
+    tokens is also called `loss`."""
     assert work.texts is not None
     context = work.recipe.data.context or work.options.context
     results = {}
     for name, documents in work.texts.held_out.items():
+        if work.texts.masking is not None:
+            found = evaluation_of(score_masked(model, work, documents, limit=limit), METRICS_OF["masked"])
+            results[data_name(name)] = {kind: _loss_first(values) for kind, values in found.items()}
+            continue
         scores = score_texts(
             model, documents, context=context, stride=context, limit=limit, device=work.device, autocast=work.dtype
         )
         results[data_name(name)] = evaluation_of(scores, TEXT_METRICS)
     return results
+
+
+def _loss_first(values: dict[str, Any]) -> dict[str, Any]:
+    first, *others = values
+    return {"loss": values[first], **{name: values[name] for name in others}}
 
 
 def evaluate_answers(model: Any, work: LanguageWork, *, limit: int) -> dict[str, Any]:
@@ -212,7 +223,7 @@ def sample_prompts(work: LanguageWork) -> list[tuple[str, list[int]]]:
             return [(f"{prompt}\n", list(one.ids)) for prompt, one in zip(given, rendered, strict=True)]
         pairs = zip(work.chats.questions, work.chats.held_out, strict=True)
         return [(f"{question}\n", example.prompt) for question, example in itertools.islice(pairs, NUM_PROMPTS)]
-    if work.texts is None:
+    if work.texts is None or work.texts.masking is not None:
         return []
     if given:
         return [(prompt, opening_ids(tokenizer, tokenizer.encode(prompt))) for prompt in given]
@@ -257,13 +268,18 @@ def score_all(model: Any, work: LanguageWork, *, final: bool) -> Scores:
         return Scores({side: score_rows(model, rows, device=work.device, autocast=work.dtype)}, partial=not final)
     assert work.texts is not None
     context = work.recipe.data.context or work.options.context
+    limit = None if final else min(FIRST_LOOK, work.recipe.events.evaluate_tokens)
+    if work.texts.masking is not None:
+        held_out = work.texts.held_out.items()
+        hidden = {data_name(name): score_masked(model, work, documents, limit=limit) for name, documents in held_out}
+        return Scores(dict(hidden), partial=not final)
     by_data: dict[str, Any] = {
         data_name(name): score_texts(
             model,
             documents,
             context=context,
             stride=max(1, context // 2) if final else context,
-            limit=None if final else min(FIRST_LOOK, work.recipe.events.evaluate_tokens),
+            limit=limit,
             device=work.device,
             autocast=work.dtype,
         )

@@ -15,6 +15,7 @@ from groundup.errors import GroundupError, printable
 from groundup.evaluation import METRICS, choose_metrics, compare, measure
 from groundup.evaluation.metrics import LabelScores
 from groundup.models.heads import Headed
+from groundup.run.abilities import require_head
 from groundup.run.answers import METRICS_OF, score_rows
 from groundup.run.labels import TextRows
 from groundup.text.rows import RowEncoder
@@ -46,8 +47,7 @@ def evaluate_rows(
         GroundupError: E-EVAL-001, 002 for metrics; E-EVAL-004 nothing to measure; E-EVAL-005 too many malformed
             rows; E-EVAL-023 the other model answers another question; E-DATA-100 for unknown columns.
     """
-    head = loaded.model
-    assert isinstance(head, Headed)
+    head = require_head(loaded.model, loaded.name)
     if against is not None and not _alike(head, against.model):
         raise another_question(loaded.name, head.kind, against.name)
     own = METRICS_OF[head.kind]
@@ -97,9 +97,14 @@ def _alike(head: Headed, other: object) -> bool:
     return isinstance(other, Headed) and (other.kind, list(other.labels)) == (head.kind, list(head.labels))
 
 
+def _task(head: Headed) -> Any:
+    """The task of a head. Which tokens are hidden is none: see `require_head`."""
+    return head.kind
+
+
 def _rows(head: Headed, files: Sequence[str | Path], aside: Counter[str], limit: float) -> list[LabelledRow]:
     ledger, rows = LabelledLedger(), list[LabelledRow]()
-    options = LabelledOptions(files=[str(file) for file in files], task=head.kind)
+    options = LabelledOptions(files=[str(file) for file in files], task=_task(head))
     for item in read_rows(options.files, options, ledger, side="test"):
         if isinstance(item, SetAside):
             continue
@@ -144,7 +149,7 @@ def _scores(loaded: LoadedModel, rows: Sequence[LabelledRow]) -> LabelScores:
     assert isinstance(head, Headed)
     encoded = encode_rows(
         rows,
-        task=head.kind,
+        task=_task(head),
         labels=head.labels,
         encode=encoder.encode,
         encode_words=encoder.encode_words,

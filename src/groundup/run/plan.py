@@ -13,6 +13,7 @@ import torch
 from groundup.machine.ceiling import choose_precision, resolve_device
 from groundup.machine.memory import release_memory
 from groundup.models import READERS
+from groundup.models.heads import HeadOptions
 from groundup.recipe.resolve import architecture, resolve, resolve_steps, rows_of_a_pass
 from groundup.recipe.tree import LabelledData, Recipe
 from groundup.run.assemble import accumulate
@@ -20,6 +21,7 @@ from groundup.run.foresight import foresee
 from groundup.run.gather import gather
 from groundup.run.hardware import computing, settle
 from groundup.run.labels import head_options
+from groundup.run.masked import hides_tokens
 from groundup.run.models import load_described, network, parameter_parts
 from groundup.run.rehearse import available_memory, rehearse
 from groundup.run.texts import DEFAULT_VOCABULARY
@@ -111,6 +113,8 @@ def foresee_plan(recipe: Recipe) -> Plan:
     head = None
     if isinstance(recipe.data, LabelledData):  # how many labels there are only the data says; it hardly matters
         head = head_options(resolved, ["one", "another"]).on(causal=family not in READERS)
+    elif hides_tokens(recipe):
+        head = HeadOptions(kind="masked")
     needed = foresee(resolved, family, options, precision, release_memory(), head)
     with torch.device("meta"):
         parts = parameter_parts(network(family, options))

@@ -8,8 +8,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from groundup.contract import IGNORE
 from groundup.data.labelled_examples import Example
 from groundup.data.labelled_rows import LabelledRow
+from groundup.data.mask import Masking
 from groundup.errors import GroundupError
 from groundup.recipe.tree import DEFAULT_CONTEXT, LABELLED_CONTEXT, ChatData, LabelledData, TextData
 from groundup.run import models
@@ -47,11 +51,22 @@ def preview_rows(
         for documents in texts.train.values():
             for index in range(min(rows - len(shown), documents.num_documents)):
                 ids = [int(i) for i in documents.document(index)[: context + 1]]
+                if texts.masking is not None:
+                    shown.append(_hidden(ids[:context], texts.masking, texts.tokenizer, recipe.seed))
+                    continue
                 text = texts.tokenizer.decode(ids, skip_specials=False)
                 # the first token has nothing before it to be predicted from
                 shown.append(Rendered(ids, [False] + [True] * (len(ids) - 1), [-1] * len(ids), text))
         ledger = {name: card.get("ledger", {}) for name, card in texts.cards.items()}
         return shown, texts.tokenizer, ledger
+
+
+def _hidden(ids: list[int], masking: Masking, tokenizer: AnyTokenizer, seed: int) -> Rendered:
+    """A text with some of its tokens hidden; the chosen ones are predicted."""
+    tokens = np.array(ids, dtype=np.int64)
+    given, target = masking.apply(tokens, np.ones(len(ids), dtype=np.bool_), np.random.default_rng(seed))
+    text = tokenizer.decode(given.tolist(), skip_specials=False)
+    return Rendered(given.tolist(), (target != IGNORE).tolist(), [-1] * len(ids), text)
 
 
 def _labelled(row: LabelledRow, example: Example) -> Rendered:

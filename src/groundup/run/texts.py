@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from groundup.data.mask import MaskedPacker, Masking
 from groundup.data.options import PrepareOptions
 from groundup.data.pack import TextPacker
 from groundup.data.prepare import Corpus, clean_corpus, tokenize_corpus
 from groundup.data.shards import TokenSet
-from groundup.data.stream import PackedStream
+from groundup.data.stream import PackedStream, Packer
 from groundup.errors import GroundupError
 from groundup.recipe.tree import Recipe, TextData
+from groundup.run.masked import hides_tokens, masking_of
 from groundup.text.options import TokenizerOptions
 from groundup.text.tokenizer import AnyTokenizer, Tokenizer
 from groundup.text.train import train_tokenizer
@@ -33,13 +35,14 @@ MAIN = "main"
 
 @dataclass
 class PreparedTexts:
-    """Tokenized sources, by name."""
+    """Tokenized sources, by name; `masking` where some of their tokens are hidden."""
 
     tokenizer: AnyTokenizer
     train: dict[str, TokenSet]
     held_out: dict[str, TokenSet]
     weights: dict[str, float]
     cards: dict[str, Any] = field(default_factory=dict)
+    masking: Masking | None = None
 
     @property
     def bytes_per_target(self) -> float:
@@ -51,12 +54,15 @@ class PreparedTexts:
             for name, share in shares.items()
         )
 
-    def packers(self, *, context: int, seed: int) -> dict[str, TextPacker]:
+    def packers(self, *, context: int, seed: int) -> dict[str, Packer]:
         """One packer for each source."""
         return {
-            name: TextPacker(documents, context=context, seed=seed + number, pad_id=self.tokenizer.pad_id)
+            name: self._packer(documents, {"context": context, "seed": seed + number, "pad_id": self.tokenizer.pad_id})
             for number, (name, documents) in enumerate(self.train.items())
         }
+
+    def _packer(self, documents: TokenSet, how: dict[str, int]) -> Packer:
+        return TextPacker(documents, **how) if self.masking is None else MaskedPacker(documents, self.masking, **how)
 
 
 def prepare_texts(
@@ -73,8 +79,11 @@ def prepare_texts(
     """
     data = recipe.data
     assert isinstance(data, TextData)
+    if tokenizer is not None:
+        masking_of(recipe, tokenizer)  # refused before the work is done
     if data.prepared is not None:
-        return _already_prepared(Path(data.prepared).expanduser(), tokenizer)
+        found = _already_prepared(Path(data.prepared).expanduser(), tokenizer)
+        return replace(found, masking=masking_of(recipe, found.tokenizer))
     sources = {name: _preparation(source) for name, source in data.sources.items()} or {MAIN: _preparation(data)}
     weights = {name: source.weight for name, source in data.sources.items()} or {MAIN: 1.0}
     folders = {name: folder if name == MAIN else folder / name for name in sources}
@@ -82,7 +91,7 @@ def prepare_texts(
         name: clean_corpus(options, folders[name], workers=workers, progress=say) for name, options in sources.items()
     }
     if tokenizer is None:
-        tokenizer = _tokenizer_of(recipe.tokenizer, corpora, folder, say)
+        tokenizer = _tokenizer_of(recipe, corpora, folder, say)
     train, held_out = {}, {}
     for name, corpus in corpora.items():
         sets = tokenize_corpus(corpus, tokenizer, folders[name] / TOKENS, workers=workers)
@@ -91,7 +100,7 @@ def prepare_texts(
             if documents.num_documents:  # the first is what the source itself is measured on
                 held_out[name if number == 0 else f"{name} {split}"] = documents
     cards = {name: corpus.card for name, corpus in corpora.items()}
-    return PreparedTexts(tokenizer, train, held_out, weights, cards)
+    return PreparedTexts(tokenizer, train, held_out, weights, cards, masking_of(recipe, tokenizer))
 
 
 def _preparation(options: PrepareOptions) -> PrepareOptions:
@@ -99,14 +108,21 @@ def _preparation(options: PrepareOptions) -> PrepareOptions:
     return PrepareOptions(**{name: dict(options)[name] for name in PrepareOptions.model_fields})
 
 
-def own_tokenizer(texts: Iterable[str], asked: TokenizerOptions | None) -> Tokenizer:
+def own_tokenizer(texts: Iterable[str], recipe: Recipe) -> Tokenizer:
     """A tokenizer as a recipe asks for; where it asks for none, a usual one, no larger than the texts allow."""
-    return train_tokenizer(texts, asked or USUAL_TOKENIZER, at_most=asked is None)
+    return train_tokenizer(texts, _options_of(recipe), at_most=recipe.tokenizer is None)
 
 
-def _tokenizer_of(asked: TokenizerOptions | None, corpora: dict[str, Corpus], folder: Path, say: Say) -> Tokenizer:
+def _options_of(recipe: Recipe) -> TokenizerOptions:
+    options = recipe.tokenizer or USUAL_TOKENIZER
+    if options.mask is None and hides_tokens(recipe):
+        return options.model_copy(update={"mask": True})
+    return options
+
+
+def _tokenizer_of(recipe: Recipe, corpora: dict[str, Corpus], folder: Path, say: Say) -> Tokenizer:
     """The tokenizer that was trained here before with the same options on the same text, or a new one."""
-    options = asked or USUAL_TOKENIZER
+    options = _options_of(recipe)
     wanted = {
         "options": options.model_dump(),
         "texts": {name: corpus.digest for name, corpus in corpora.items()},
@@ -123,7 +139,7 @@ def _tokenizer_of(asked: TokenizerOptions | None, corpora: dict[str, Corpus], fo
             yield from corpus.texts("train")
 
     say(f"tokenizer: training {options.kind}" + (f" of {options.vocabulary:,}" if options.vocabulary else ""))
-    tokenizer = own_tokenizer(texts(), asked)
+    tokenizer = own_tokenizer(texts(), recipe)
     tokenizer.save(folder)
     note.write_text(json.dumps(wanted, indent=2) + "\n", encoding="utf-8")
     return tokenizer
@@ -152,4 +168,4 @@ def _already_prepared(folder: Path, tokenizer: AnyTokenizer | None) -> PreparedT
 def text_stream(recipe: Recipe, prepared: PreparedTexts) -> PackedStream:
     """The training stream of a resolved recipe."""
     packers = prepared.packers(context=recipe.data.context or 0, seed=recipe.seed)
-    return PackedStream(dict(packers), weights=prepared.weights, rows=recipe.budget.micro_batch or 1, seed=recipe.seed)
+    return PackedStream(packers, weights=prepared.weights, rows=recipe.budget.micro_batch or 1, seed=recipe.seed)

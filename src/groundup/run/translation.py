@@ -303,7 +303,7 @@ def translation_work(recipe: Recipe, folder: Path, *, say: Say) -> TranslationWo
     else:
         say("tokenizer: training on both sides of the training pairs")
         texts = [text for row in rows["train"] for text in (row.source, row.target)]
-        tokenizer = own_tokenizer(texts, recipe.tokenizer)
+        tokenizer = own_tokenizer(texts, recipe)
         assert isinstance(recipe.model, TranslatorOptions)
         sizes = {name: value for name, value in dict(recipe.model).items() if name != "family"}
         options = TransformerOptions(vocabulary=tokenizer.vocabulary, **sizes)

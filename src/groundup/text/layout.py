@@ -14,7 +14,7 @@ from typing import Any
 
 from groundup.errors import GroundupError, printable
 from groundup.text.alphabet import CHARACTER_OF_BYTE
-from groundup.text.options import SPECIALS
+from groundup.text.options import MASK, SPECIALS
 
 _IDEOGRAPHS = r"\p{Han}\p{Hiragana}\p{Katakana}"
 _LETTER = rf"[\p{{L}}\p{{M}}&&[^{_IDEOGRAPHS}]]"
@@ -48,7 +48,6 @@ LARGEST_FILE = 256 * 2**20
 
 def document(model: dict[str, Any], pattern: str) -> dict[str, Any]:
     """The content of a tokenizer.json around a trained model, whose first ids are `SPECIALS`."""
-    flags = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": True}
     decoders: list[dict[str, Any]] = [{"type": "ByteLevel"} | _BYTE_LEVEL]
     if model["type"] == "WordPiece":
         decoders.insert(0, {"type": "Replace", "pattern": {"String": CONTINUED}, "content": ""})
@@ -57,7 +56,7 @@ def document(model: dict[str, Any], pattern: str) -> dict[str, Any]:
         "version": "1.0",
         "truncation": None,
         "padding": None,
-        "added_tokens": [{"id": id, "content": name} | flags for id, name in enumerate(SPECIALS)],
+        "added_tokens": [{"id": id, "content": name} | _FLAGS for id, name in enumerate(SPECIALS)],
         "normalizer": None,
         "pre_tokenizer": {
             "type": "Sequence",
@@ -69,6 +68,19 @@ def document(model: dict[str, Any], pattern: str) -> dict[str, Any]:
     }
 
 
+def add_mask(found: dict[str, Any]) -> dict[str, Any]:
+    """The content of a tokenizer.json with the mask token behind all others."""
+    model = dict(found["model"])
+    id = len(model["vocab"])
+    if model["type"] == "Unigram":
+        lowest = min(score for _, score in model["vocab"])
+        model["vocab"] = [*model["vocab"], [MASK, lowest]]
+    else:
+        model["vocab"] = {**model["vocab"], MASK: id}
+    return {**found, "model": model, "added_tokens": [*found["added_tokens"], {"id": id, "content": MASK} | _FLAGS]}
+
+
+_FLAGS = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": True}
 _BYTE_LEVEL = {"add_prefix_space": False, "trim_offsets": True, "use_regex": False}
 
 

@@ -17,6 +17,12 @@ SPECIALS = ("<|pad|>", "<|begin|>", "<|end|>", "<|system|>", "<|user|>", "<|assi
 
 PAD, BEGIN, END = SPECIALS[:3]
 
+MASK = "<|mask|>"
+"""Stands for a hidden token, in tokenizers that are asked for it; its id is the last of the vocabulary."""
+
+FOREIGN_MASKS = ("[MASK]", "<mask>")
+"""What other tokenizers call it."""
+
 Kind = Literal["bpe", "unigram", "wordpiece", "char", "byte"]
 
 LARGEST_VOCABULARY = 1_000_000
@@ -50,6 +56,11 @@ class TokenizerOptions(BaseModel):
         description="how often a token must occur in the training text, at least 1; default 2, for char 1; "
         "not set for byte",
     )
+    mask: bool | None = Field(
+        default=None,
+        description="whether there is a token that stands for a hidden one, which masked pretraining needs; it counts "
+        "in `vocabulary`, and is one more for char and byte; derived: whether the objective is masked_token",
+    )
 
 
 def check_options(options: TokenizerOptions) -> None:
@@ -61,20 +72,24 @@ def check_options(options: TokenizerOptions) -> None:
     kind, vocabulary = options.kind, options.vocabulary
     learned = kind in SMALLEST_VOCABULARY
     if learned and vocabulary is None:
-        raise _fault("vocabulary", None, kind, f"set a number of tokens, such as 4096 ({_legal(kind)})")
+        raise _fault("vocabulary", None, kind, f"set a number of tokens, such as 4096 ({_legal(options)})")
     if not learned and vocabulary is not None:
         why = "it follows from the text" if kind == "char" else "there are always 256 bytes"
         raise _fault("vocabulary", vocabulary, kind, f"leave it out: {why}")
-    if vocabulary is not None and not SMALLEST_VOCABULARY[kind] <= vocabulary <= LARGEST_VOCABULARY:
-        raise _fault("vocabulary", vocabulary, kind, f"legal range: {_legal(kind)}")
+    if vocabulary is not None and not _smallest(options) <= vocabulary <= LARGEST_VOCABULARY:
+        raise _fault("vocabulary", vocabulary, kind, f"legal range: {_legal(options)}")
     if options.minimum_frequency is not None and kind == "byte":
         raise _fault("minimum_frequency", options.minimum_frequency, kind, "leave it out: nothing is counted")
     if options.minimum_frequency is not None and options.minimum_frequency < 1:
         raise _fault("minimum_frequency", options.minimum_frequency, kind, "legal range: 1 and more")
 
 
-def _legal(kind: str) -> str:
-    return f"{SMALLEST_VOCABULARY[kind]} to {LARGEST_VOCABULARY}"
+def _smallest(options: TokenizerOptions) -> int:
+    return SMALLEST_VOCABULARY[options.kind] + bool(options.mask)
+
+
+def _legal(options: TokenizerOptions) -> str:
+    return f"{_smallest(options)} to {LARGEST_VOCABULARY}"
 
 
 def _fault(name: str, value: int | None, kind: str, fix: str) -> GroundupError:

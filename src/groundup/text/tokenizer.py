@@ -21,7 +21,7 @@ import tokenizers
 from groundup.errors import GroundupError, printable
 from groundup.text.alphabet import unspell
 from groundup.text.layout import LARGEST_FILE, malformed, parse
-from groundup.text.options import BEGIN, END, PAD, SPECIALS, TokenizerOptions
+from groundup.text.options import BEGIN, END, FOREIGN_MASKS, MASK, PAD, SPECIALS, TokenizerOptions
 
 __all__ = [
     "FILE",
@@ -138,6 +138,11 @@ class AnyTokenizer:
     def end_id(self) -> int:
         """The id after every document and every chat turn."""
         return self.specials[self.roles.ends[0]]
+
+    @property
+    def mask_id(self) -> int | None:
+        """The id that stands for a hidden token, if there is one."""
+        return next((self.specials[name] for name in (MASK, *FOREIGN_MASKS) if name in self.specials), None)
 
     @property
     def end_ids(self) -> frozenset[int]:

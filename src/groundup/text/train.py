@@ -64,9 +64,13 @@ def train_tokenizer(texts: Iterable[str], options: TokenizerOptions, *, at_most:
     """
     check_options(options)
     measured = _Texts(texts)
+    mask = bool(options.mask)
     if options.kind == "byte":
-        return _build(layout.bpe_model(_base(), []), layout.BYTES)
-    tokenizer = TRAINERS[options.kind](measured, options)
+        return _finished(_build(layout.bpe_model(_base(), []), layout.BYTES), mask)
+    learned = options
+    if mask and options.vocabulary is not None:
+        learned = options.model_copy(update={"vocabulary": options.vocabulary - 1})
+    tokenizer = _finished(TRAINERS[options.kind](measured, learned), mask)
     if measured.bytes == 0:
         raise GroundupError(
             code="E-TOKEN-003",
@@ -78,6 +82,14 @@ def train_tokenizer(texts: Iterable[str], options: TokenizerOptions, *, at_most:
     if options.vocabulary is not None and tokenizer.vocabulary < options.vocabulary and not at_most:
         raise _too_little_text(measured, options, options.vocabulary, tokenizer.vocabulary)
     return tokenizer
+
+
+def _finished(tokenizer: Tokenizer, mask: bool) -> Tokenizer:
+    """With the mask token, if it is asked for."""
+    if not mask:
+        return tokenizer
+    document = layout.add_mask(json.loads(tokenizer.to_json()))
+    return Tokenizer.from_json(json.dumps(document, ensure_ascii=False))
 
 
 def _too_little_text(measured: _Texts, options: TokenizerOptions, asked: int, reached: int) -> GroundupError:
