@@ -43,6 +43,7 @@ from groundup.errors import GroundupError
 from groundup.recipe.check import check
 from groundup.recipe.load import load
 from groundup.recipe.tree import Recipe
+from groundup.run.acting import ActingWork
 
 RECIPES = {method: acting_recipe(method) for method in METHODS}
 
@@ -83,6 +84,19 @@ def test_stopped_and_resumed_is_bitwise_equal(straight: Any, tmp_path: Path, met
 def test_killed_and_resumed_is_bitwise_equal(straight: Any, tmp_path: Path, method: str, event: str, step: int) -> None:
     killed_run(RECIPES[method], tmp_path / "run", at(event, step, kill))
     run(RECIPES[method], tmp_path / "run", resume=True)
+    assert_same(outcome(tmp_path / "run"), outcome(straight(method)))
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_filming_changes_nothing(
+    straight: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str
+) -> None:
+    found = json.loads((straight(method) / "results.json").read_text(encoding="utf-8"))["episode"]
+    assert found["environment"] == RECIPES[method]["data"]["environment"]["id"] and found["greedy"] is True
+    steps = [frame["step"] for frame in found["frames"]]
+    assert 1 <= len(steps) <= 12 and steps[0] == 1 and steps == sorted(set(steps))
+    monkeypatch.setattr(ActingWork, "results", lambda self, model: {})
+    run(RECIPES[method], tmp_path / "run")
     assert_same(outcome(tmp_path / "run"), outcome(straight(method)))
 
 

@@ -12,7 +12,6 @@ from groundup.evaluation.tabular import (
     dynamics,
     expected_return,
     policy_iteration,
-    reach_probability,
     value_iteration,
 )
 
@@ -46,7 +45,7 @@ def test_the_chain_has_its_closed_form(discount: float, value: list[float], poli
         assert plan.policy_S[:2].tolist() == policy
 
 
-def test_returns_and_chances_of_a_policy_by_hand() -> None:
+def test_returns_of_a_policy_by_hand() -> None:
     model, start = dynamics(CHAIN), [1.0, 0.0, 0.0]
     to_the_end, round_and_round = np.array([1, 1, 0]), np.array([1, 0, 0])
     assert expected_return(model, to_the_end, start) == 2.0
@@ -55,9 +54,6 @@ def test_returns_and_chances_of_a_policy_by_hand() -> None:
     # half and half in both states: from 1 the end has the chance 1/2, else back; 1 · 1/2 + 2 · 1/2, twice on average
     even = np.full((3, 2), 0.5)
     assert expected_return(model, even, start) == pytest.approx(3.0)
-    assert reach_probability(model, even, start, {2}) == pytest.approx(1.0)
-    assert reach_probability(model, even, start, {2}, time_limit=2) == pytest.approx(0.25)
-    assert reach_probability(model, even, start, {0}) == 0.0
     with pytest.raises(GroundupError) as caught:
         expected_return(model, round_and_round, start)
     assert caught.value.code == "E-ENV-015" and "2 of 2" in caught.value.what
@@ -79,7 +75,6 @@ def test_frozen_lake() -> None:
     plan = policy_iteration(model, 0.99)
     assert limit == 100
     assert expected_return(model, plan.policy_S, start, limit) == pytest.approx(0.741, abs=1e-3)
-    assert reach_probability(model, plan.policy_S, start, {15}, limit) == pytest.approx(0.74016, abs=1e-5)
     # without the limit of 100 steps: 14 of 17
     assert expected_return(model, plan.policy_S, start) == pytest.approx(14 / 17, abs=1e-9)
     assert value_iteration(model, 1.0).value_S[0] == pytest.approx(14 / 17, abs=1e-9)

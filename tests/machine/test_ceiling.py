@@ -108,15 +108,12 @@ def test_an_explicit_precision_is_granted_without_measuring(
     assert choose_precision(wish, "cpu").name == wish
 
 
-def test_fast_bfloat16_needs_both_the_hardware_and_the_speed(monkeypatch: pytest.MonkeyPatch) -> None:
-    speeds = {torch.float32: 100.0, torch.bfloat16: 400.0}
+def test_facts_of_bfloat16_need_both_the_hardware_and_the_speed(monkeypatch: pytest.MonkeyPatch) -> None:
+    speeds = {torch.float32: 100.0, torch.bfloat16: 90.0}
     monkeypatch.setattr(room, "matrix_ceiling", lambda device, dtype, seconds, cache: speeds[dtype])
     monkeypatch.setattr(room, "processor", lambda: ("old", ["AVX2"]))
-    assert not room.fast_bfloat16("cpu")
+    assert not room.bfloat16_facts("cpu").hardware
     monkeypatch.setattr(room, "processor", lambda: ("new", ["AVX2", "AMX-BF16"]))
-    assert room.fast_bfloat16("cpu")
-    speeds[torch.bfloat16] = 90.0
-    assert not room.fast_bfloat16("cpu")
     assert room.bfloat16_facts("cpu") == Bfloat16Facts("AMX-BF16", 0.9)
 
 

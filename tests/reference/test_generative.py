@@ -14,7 +14,7 @@ from torch.distributions import Bernoulli, Independent, Normal, kl_divergence
 from torch.nn import functional as F
 
 from groundup.errors import GroundupError
-from groundup.evaluation.generated import class_coverage, copying, likelihood_bounds, nearest_training
+from groundup.evaluation.generated import class_coverage, likelihood_bounds
 from groundup.models.autoencoder import Autoencoder, AutoencoderOptions
 from groundup.models.gan import Gan, GanOptions
 from groundup.models.vae import Vae, VaeOptions
@@ -300,9 +300,7 @@ def test_bounds_agree_with_the_loss_and_are_refused_where_not_finite() -> None:
     objective = Elbo(reconstruct.VaeOptions(binarise="threshold"), network)
     repeated = objective.loss("model", {"image_BCHW": image.repeat(3000, 1, 1, 1)}).total
     assert bounds.negative_elbo_N.sum() == pytest.approx(float(repeated) / 3000, rel=0.01)
-    found = bounds.intervals()
-    assert found["negative_elbo"].low < found["negative_elbo"].value < found["negative_elbo"].high
-    assert found["importance_bound"].value <= found["negative_elbo"].value
+    assert bounds.importance_N.mean() <= bounds.negative_elbo_N.mean()
     with torch.no_grad():
         network.head.bias[0] = math.nan
     with pytest.raises(GroundupError, match="6 of 6") as caught:
@@ -565,27 +563,10 @@ def test_coverage_counts_the_classes_that_a_sure_classifier_sees() -> None:
     assert unsure.confidence == pytest.approx(math.e / (math.e + 3))
 
 
-def test_copies_of_training_images_are_found() -> None:
-    training, held_out = images(200, seed=4), images(100, seed=5)
-    fresh = images(50, seed=6)
-    assert copying(fresh, training, held_out).closer < 0.1
-    mixed = torch.cat([fresh, (training[[17, 3]] + 1e-3).clamp(0, 1)])
-    found = copying(mixed, training, held_out)
-    assert set(found.suspects[:2]) == {(50, 17), (51, 3)}
-    assert found.closer >= 2 / 52
-    near = nearest_training(fresh, training)
-    expected = torch.cdist(fresh.flatten(1).double(), training.flatten(1).double())
-    assert near.index_N == expected.argmin(dim=1).tolist()
-    torch.testing.assert_close(torch.from_numpy(near.distance_N), expected.min(dim=1).values)
-
-
-@pytest.mark.parametrize(
-    "judge", [lambda x: class_coverage(lambda y: y.flatten(1), x), lambda x: nearest_training(x, x)]
-)
-def test_images_that_are_not_finite_are_named(judge: Any) -> None:
+def test_images_that_are_not_finite_are_named() -> None:
     image = images(5)
     image[3, 0, 0, 0] = math.inf
     with pytest.raises(GroundupError, match="1 of 5") as caught:
-        judge(image)
+        class_coverage(lambda x: x.flatten(1), image)
     assert caught.value.code == "E-EVAL-046"
     assert "image 3" in caught.value.where

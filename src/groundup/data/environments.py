@@ -16,11 +16,14 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor
 
-from groundup.data.spaces import Actions, Encoder, Numbers, not_finite
+from groundup.data.spaces import Actions, Encoder, Numbers, Pixels, as_picture, not_finite
 from groundup.errors import GroundupError, nearest, printable
 
 OWN_FIELDS = {"id": "id", "max_episode_steps": "time_limit", "disable_env_checker": "", "vectorization_mode": ""}
 """Keyword arguments of gymnasium.make that are not options of the environment, and the field that has their meaning."""
+
+DRAWN = "rgb_array"
+"""The way of rendering, of gymnasium's, that gives pictures as arrays."""
 
 
 class EnvironmentOptions(BaseModel):
@@ -146,6 +149,26 @@ class Environments:
             torch.tensor(truncations),
         )
 
+    def picture(self) -> Pixels | None:
+        """What the first copy draws of its present state, or else shows of it where its observation is an image,
+        (H, W, 3); None where it has no picture. Only copies of `drawing` options draw."""
+        drawn: Any = None
+        if self._copies[0].render_mode == DRAWN:
+            try:
+                drawn = self._copies[0].render()
+            except Exception:  # noqa: BLE001 - the edge of its drawing: without a picture all else goes on
+                drawn = None
+        seen = as_picture(drawn)
+        return as_picture(self._raw[0]) if seen is None else seen
+
+    def numbers(self) -> list[float]:
+        """The present observation of the first copy: its own numbers where it is one array, else those of its parts as
+        a network reads them."""
+        raw = self._raw[0]
+        plain = isinstance(raw, np.ndarray | np.number | int | float)
+        found: list[float] = np.asarray(raw if plain else self.observation_EO[0], np.float64).ravel().tolist()
+        return found
+
     def state_dict(self) -> dict[str, Any]:
         """The number of each copy's episode, the actions since its reset (one copy after another), and what they led
         to."""
@@ -217,6 +240,20 @@ class Environments:
             fix="draw from self.np_random in the environment and keep nothing from one episode to the next; or start "
             "the run anew",
         )
+
+
+def drawing(options: EnvironmentOptions) -> EnvironmentOptions:
+    """The same environment, drawing pictures of its states if it says that it can.
+
+    Raises:
+        GroundupError: E-ENV-001, E-ENV-002, E-ENV-008.
+    """
+    made = _built(options)
+    modes = made.metadata.get("render_modes") or ()
+    made.close()
+    if DRAWN not in modes:
+        return options
+    return options.model_copy(update={"options": {**options.options, "render_mode": DRAWN}})
 
 
 def episode_seed(seed: int, copy: int, episode: int) -> int:

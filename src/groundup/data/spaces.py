@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from groundup.errors import GroundupError, printable
 
 Numbers = NDArray[np.float32]
+Pixels = NDArray[np.uint8]
 
 CHANNELS = (1, 3, 4)
 """Sizes of the last dimension by which a uint8 box of three dimensions is known as an image."""
@@ -117,6 +118,15 @@ class Encoder:
             fix="correct observation_space or what reset and step return; gymnasium.utils.env_checker.check_env "
             "names the place",
         )
+
+
+def as_picture(value: Any) -> Pixels | None:
+    """A copy of an array of uint8, (H, W, 1, 3 or 4), as (H, W, 3); None of anything else."""
+    if not isinstance(value, np.ndarray) or value.dtype != np.uint8 or value.ndim != 3 or not value.size:
+        return None
+    if value.shape[2] not in CHANNELS:
+        return None
+    return value.repeat(3, axis=2) if value.shape[2] == 1 else value[:, :, :3].copy()
 
 
 def not_finite(environment: str, what: str, place: object) -> NoReturn:

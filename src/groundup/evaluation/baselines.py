@@ -20,11 +20,10 @@ from groundup.evaluation.statistics import CONFIDENCE, RESAMPLES, Array, Interva
 
 
 class LabelBaseline(NamedTuple):
-    """A guesser of labels. predicted_M is its guess for each test row; None where it draws them, and `accuracy` is
-    what it expects of all its draws."""
+    """A guesser of labels; predicted_M is its guess for each test row."""
 
     accuracy: Interval
-    predicted_M: Counts | None
+    predicted_M: Counts
 
 
 class ValueBaseline(NamedTuple):
@@ -51,16 +50,6 @@ def majority_label(
     predicted = np.full(len(test), np.bincount(label).argmax())
     hit = PerUnit.of(predicted == test)
     return LabelBaseline(interval(hit, confidence=confidence, resamples=resamples, seed=seed), predicted)
-
-
-def stratified_chance(
-    label_N: Any, test_label_M: Any, *, confidence: float = CONFIDENCE, resamples: int = RESAMPLES, seed: int = 0
-) -> LabelBaseline:
-    """A label drawn anew for each test row, as often as it occurs in training. Arguments as for `majority_label`."""
-    label, test = _labels(label_N), _labels(test_label_M)
-    size = int(max(label.max(), test.max())) + 1
-    hit = PerUnit.of((np.bincount(label, minlength=size) / len(label))[test])
-    return LabelBaseline(interval(hit, confidence=confidence, resamples=resamples, seed=seed), None)
 
 
 def mean_value(

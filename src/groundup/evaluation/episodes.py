@@ -1,4 +1,4 @@
-"""How well a policy plays: whole episodes from seeds, what they brought, and pictures of one of them. The policy and
+"""How well a policy plays: whole episodes from seeds, what they brought, and one of them in frames. The policy and
 the environments are handed in; how either is built does not enter here.
 
 Shapes: E copies of an environment, O the shape of an observation, N episodes, A numbers of an action.
@@ -7,7 +7,7 @@ Shapes: E copies of an environment, O the shape of an observation, N episodes, A
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from groundup.errors import GroundupError
-from groundup.evaluation.statistics import Interval, PerUnit, interval
 
 Policy = Callable[[Tensor, torch.Generator], Tensor]
 """(observation_EO, generator) → an action of each row, int64 (E,) or float32 (E, A)."""
@@ -51,6 +50,9 @@ class Playground(Protocol):
     def close(self) -> None: ...
 
 
+Place = TypeVar("Place", bound=Playground)
+
+
 class Played(NamedTuple):
     """What N episodes brought, in an order that does not depend on how they went.
 
@@ -66,14 +68,6 @@ class Played(NamedTuple):
     lengths_N: NDArray[np.int64]
     seeds_N: NDArray[np.int64]
     successes_N: NDArray[np.bool_] | None
-
-    def mean_return(self, seed: int = 0) -> Interval:
-        """The mean of the returns, with its bootstrap interval."""
-        return interval(PerUnit.of(self.returns_N), seed=seed)
-
-    def success_rate(self, seed: int = 0) -> Interval | None:
-        """The share of successes, 0 to 1, with its bootstrap interval; None without a threshold."""
-        return None if self.successes_N is None else interval(PerUnit.of(self.successes_N), seed=seed)
 
 
 def play(
@@ -145,45 +139,62 @@ def random_policy(environments: Playground) -> Policy:
 
 
 class Frame(NamedTuple):
-    """A picture of an episode: the step before which it was taken, and uint8 (height, width, 3)."""
+    """One choice of an episode.
+
+    Attributes:
+        step: which choice it is, from 1.
+        shown: what was seen before it, as `look` gave it.
+        action: the number of the action, or its numbers.
+        reward: what it brought.
+        total_reward: the sum of the rewards up to it and with it.
+    """
 
     step: int
-    picture: NDArray[np.uint8]
+    shown: Any
+    action: int | list[float]
+    reward: float
+    total_reward: float
 
 
 def film(
-    policy: Policy, environments: Playground, render: Callable[[], Any], *, seed: int, most: int = 12
+    policy: Policy, make: Callable[[int], Place], look: Callable[[Place], Any], *, seed: int, most: int = 12
 ) -> list[Frame]:
-    """Pictures of the first episode, evenly spread from its first state to its last choice.
+    """The first episode of a seed in frames that are evenly spread from its first choice to its last.
 
-    While the episode runs, every picture of a fixed distance is kept; the distance doubles whenever there are twice as
-    many as wanted, so that a long episode needs no more memory than a short one.
+    It is played twice: by the policy, and once more with the same actions, since where the frames are to be is known
+    only when it has ended.
 
     Args:
         policy: chooses the actions.
-        environments: fresh, one copy.
-        render: gives a picture of the present state, as an environment of render mode rgb_array does.
-        seed: of the policy's draws.
-        most: pictures, 1 or more.
-
-    Returns:
-        At most `most` of them; none where the environment draws nothing.
+        make: a fresh environment of a seed, one copy.
+        look: what is to be seen of its present state.
+        seed: of the environment and of the policy's draws.
+        most: frames, 1 or more.
     """
-    generator = torch.Generator().manual_seed(seed)
-    kept: list[Frame] = []
-    step, apart = 0, 1
-    while True:
-        if step % apart == 0:
-            picture = render()
-            if picture is None:
-                return []
-            kept.append(Frame(step, np.array(picture, dtype=np.uint8)))
-            if len(kept) >= 2 * max(most, 1):
-                kept, apart = kept[::2], 2 * apart
-        environments.step(policy(environments.observation_EO, generator))
-        if environments.finished:
-            break
-        step += 1
-    if len(kept) <= most:
-        return kept
-    return [kept[index] for index in np.linspace(0, len(kept) - 1, most).round().astype(int)]
+    actions = _played_actions(policy, make(seed), seed)
+    wanted = set(np.linspace(0, len(actions) - 1, min(most, len(actions))).round().astype(int).tolist())
+    environment, frames, total = make(seed), list[Frame](), 0.0
+    try:
+        for step, action in enumerate(actions):
+            shown = look(environment) if step in wanted else None
+            reward = float(environment.step(action).reward_E[0])
+            total += reward
+            if step in wanted:
+                frames.append(Frame(step + 1, shown, action[0].tolist(), reward, total))
+            if environment.finished:  # sooner than before where an environment draws chance beside its seed
+                break
+    finally:
+        environment.close()
+    return frames
+
+
+def _played_actions(policy: Policy, environment: Playground, seed: int) -> list[Tensor]:
+    """What a policy chooses in the first episode of one copy."""
+    generator, actions = torch.Generator().manual_seed(seed), list[Tensor]()
+    try:
+        while not (actions and environment.finished):
+            actions.append(policy(environment.observation_EO, generator))
+            environment.step(actions[-1])
+    finally:
+        environment.close()
+    return actions

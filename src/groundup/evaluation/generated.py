@@ -1,9 +1,9 @@
-"""How good a network that draws images is: a bound on how probable it finds images that it has not seen, whether it
-draws every class, and whether it draws or copies.
+"""How good a network that draws images is: a bound on how probable it finds images that it has not seen, and whether
+it draws every class.
 
 Encoder, decoder and classifier come in as callables; no model, objective or file may enter here.
 
-Shapes: N images, M training images, C channels, H height, W width, Z latent, L classes, K samples.
+Shapes: N images, C channels, H height, W width, Z latent, L classes, K samples.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from groundup.errors import GroundupError
-from groundup.evaluation.statistics import Array, Interval, PerUnit, interval
+from groundup.evaluation.statistics import Array
 
 Encode = Callable[[Tensor], tuple[Tensor, Tensor]]
 """Images (N, C, H, W) to mean and log-variance of q(z|x), (N, Z) each."""
@@ -29,8 +29,6 @@ Classify = Callable[[Tensor], Tensor]
 
 ROWS = 4096
 """Images that are decoded or classified at once."""
-PAIRS = 1 << 22
-"""Distances held at once, in elements (16 MiB in float32)."""
 
 
 class Bounds(NamedTuple):
@@ -42,11 +40,6 @@ class Bounds(NamedTuple):
 
     negative_elbo_N: Array
     importance_N: Array
-
-    def intervals(self, *, seed: int = 0) -> dict[str, Interval]:
-        """The means over images, with percentile bootstrap intervals."""
-        named = {"negative_elbo": self.negative_elbo_N, "importance_bound": self.importance_N}
-        return {name: interval(PerUnit.of(value), seed=seed) for name, value in named.items()}
 
 
 @torch.no_grad()
@@ -143,70 +136,6 @@ def class_coverage(
         confidence=float(confidence_N.mean()),
         confident=float((confidence_N >= confident).double().mean()),
         evenness=float(-torch.xlogy(share_L, share_L).sum()) / math.log(classes) if classes > 1 else 1.0,
-    )
-
-
-class Nearest(NamedTuple):
-    """For each image the nearest training image: Euclidean distance over all pixels, and its place in training."""
-
-    distance_N: Array
-    index_N: list[int]
-
-
-class Copying(NamedTuple):
-    """Whether generated images are copies: how near they come to training images, beside real images that were held
-    out. Both distances are medians; `closer` is the share of generated images nearer to a training image than
-    all but one in a hundred held-out ones (0.01 is what real images have); `suspects` pairs these with the training
-    image, nearest first."""
-
-    distance: float
-    held_out_distance: float
-    closer: float
-    suspects: list[tuple[int, int]]
-
-    def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
-        return self._asdict()
-
-
-@torch.no_grad()
-def nearest_training(image_NCHW: Tensor, training_MCHW: Tensor) -> Nearest:
-    """The nearest training image of each image; of equally near ones the first.
-
-    Raises:
-        GroundupError: E-EVAL-046 pixels that are not finite.
-        ValueError: images of different sizes, or none.
-    """
-    require_finite(image_NCHW)
-    if image_NCHW.shape[1:] != training_MCHW.shape[1:] or not len(training_MCHW):
-        raise ValueError(f"images {tuple(image_NCHW.shape)} and {tuple(training_MCHW.shape)} do not fit")
-    training = training_MCHW.flatten(1).double()
-    length_M = training.square().sum(dim=1)
-    distances, places = [], []
-    for images in image_NCHW.flatten(1).double().split(max(1, PAIRS // len(training))):
-        place = (length_M - 2.0 * images @ training.T).argmin(dim=1)  # |x|^2 is the same for all of them
-        distances.append(torch.linalg.vector_norm(images - training[place], dim=1))
-        places.append(place)
-    return Nearest(torch.cat(distances).cpu().numpy(), torch.cat(places).tolist())
-
-
-def copying(image_NCHW: Tensor, training_MCHW: Tensor, held_out_NCHW: Tensor) -> Copying:
-    """Compare generated with held-out images by their distance to the training images (the idea of Meehan et al.
-    2020, arXiv:2004.05675).
-
-    Raises:
-        GroundupError: E-EVAL-046 pixels that are not finite.
-        ValueError: images of different sizes, or none.
-    """
-    found, real = nearest_training(image_NCHW, training_MCHW), nearest_training(held_out_NCHW, training_MCHW)
-    limit = np.quantile(real.distance_N, 0.01)
-    order = np.argsort(found.distance_N, kind="stable")
-    suspects = [(int(n), found.index_N[n]) for n in order if found.distance_N[n] < limit]
-    return Copying(
-        distance=float(np.median(found.distance_N)),
-        held_out_distance=float(np.median(real.distance_N)),
-        closer=len(suspects) / len(order),
-        suspects=suspects,
     )
 
 

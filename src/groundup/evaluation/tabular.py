@@ -9,7 +9,7 @@ Shapes: S states, A actions, N entries of the table.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -198,25 +198,6 @@ def expected_return(
     """
     onward_SS, reward_S = model.under(_probabilities(policy, model))
     return _accumulated(onward_SS, reward_S, start_S, time_limit)
-
-
-def reach_probability(
-    model: Dynamics,
-    policy: NDArray[np.generic],
-    start_S: Sequence[float],
-    goals: Collection[int],
-    time_limit: int | None = None,
-) -> float:
-    """The probability that a policy's episode ends in one of the states `goals`, exactly; see `expected_return`.
-
-    Raises:
-        GroundupError: E-ENV-015.
-    """
-    policy_SA = _probabilities(policy, model)
-    arrives_N = model.terminated_N & np.isin(model.next_N, list(goals))
-    chance_SA = model.sum(model.probability_N * arrives_N)
-    onward_SS, _ = model.under(policy_SA)
-    return _accumulated(onward_SS, (policy_SA * chance_SA).sum(axis=1), start_S, time_limit)
 
 
 def one_hot(policy_S: NDArray[np.int64], actions: int) -> Values:

@@ -202,11 +202,6 @@ def bfloat16_hardware(device: torch.device) -> str:
     return ""
 
 
-def fast_bfloat16(device: torch.device | str = "cpu", *, cache: Path | None = None) -> bool:
-    """Whether bfloat16 pays on `device`: the hardware has it and a short measurement confirms it."""
-    return bfloat16_facts(device, cache=cache).speedup >= WORTHWHILE
-
-
 def choose_precision(
     wish: str,
     device: torch.device | str = "cpu",

@@ -94,7 +94,7 @@ def short(value: float | None) -> str:
         scaled, _, unit = count(value).partition(" ")
         return (scaled.rstrip("0").rstrip(".") if "." in scaled else scaled) + " " + unit
     if abs(value) >= 1000:
-        return f"{value:,.0f}"
+        return f"{value:,.0f}".replace("-", "−")
     return f"{value:.4g}".replace("e-0", "e-").replace("-", "−")
 
 

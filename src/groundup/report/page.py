@@ -17,6 +17,7 @@ from groundup.report import cards, figures, measures, sections
 from groundup.report.classification import classification
 from groundup.report.collect import RunRecord
 from groundup.report.curves import curves
+from groundup.report.episode import episode
 from groundup.report.made import made_images
 from groundup.report.markup import Child, Markup, join, tag
 from groundup.report.summary import summarize
@@ -116,6 +117,7 @@ def run_parts(record: RunRecord, summary: dict[str, Any], prefix: str = "") -> l
         (f"{prefix}retrieval", "Retrieval", measures.retrieval(record)),
         (f"{prefix}translation", "Translation", measures.translation(record)),
         (f"{prefix}made", "Made images", made),
+        (f"{prefix}episode", "An episode", episode(record)),
         (f"{prefix}curves", "Curves", curves(record, prefix)),
         (f"{prefix}samples", "Samples", sections.samples(record)),
         (f"{prefix}plan", "Plan and measurement", sections.planned(summary)),

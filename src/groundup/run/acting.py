@@ -27,6 +27,7 @@ from groundup.objectives.soft_actor_critic import SAC
 from groundup.objectives.value import DQN, EpsilonGreedy
 from groundup.objectives.value import greedy as greedy_action
 from groundup.recipe.tree import EnvironmentData, Recipe
+from groundup.run.filming import filmed
 from groundup.run.measuring import evaluation_of
 from groundup.run.network_work import AT_THE_END, WHILE_TRAINING, Beginning, ExperienceWork, begin
 from groundup.run.networks import NetworkSaid, network_files
@@ -119,6 +120,13 @@ class ActingWork(ExperienceWork):
         played = self._play(model, self.data.final_episodes, AT_THE_END)
         scores = EpisodeScores(played.returns_N, played.lengths_N.astype(float))
         return Scores({self.data.environment.id: scores}, partial=False)
+
+    def results(self, model: nn.Module) -> dict[str, Any]:
+        """`episode`: the first of the closing episodes, in frames."""
+        greedy = not self.data.sampled
+        policy = policy_of(model, greedy=greedy, normalisation=self._normalisation())
+        found = filmed(policy, self.data.environment, seed=self.recipe.seed + AT_THE_END)
+        return {"episode": {"environment": self.data.environment.id, "greedy": greedy, "frames": found}}
 
     def _play(self, model: nn.Module, episodes: int, apart: int) -> Played:
         make = environments_of(self.data.environment, count=min(episodes, 10))

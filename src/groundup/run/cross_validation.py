@@ -236,9 +236,7 @@ def summary(folds: Sequence[FoldMeasure], *, baselines: bool = True) -> dict[str
 
 
 def _together(scores: Sequence[dict[str, float]], folds: Sequence[FoldMeasure]) -> CrossValidated:
-    # only the sizes of the parts count: which rows they are is in the recipes
-    sizes = [(one.rows["train"], one.rows["test"]) for one in folds]
-    return summarise(scores, [(np.arange(train), np.arange(train, train + test)) for train, test in sizes])
+    return summarise(scores, [(one.rows["train"], one.rows["test"]) for one in folds])
 
 
 def _verdict(low: float, high: float, higher_is_better: bool) -> str:

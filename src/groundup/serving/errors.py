@@ -91,10 +91,10 @@ def of_groundup(error: GroundupError) -> Refused:
     return Refused(status, "; ".join(" ".join(part.split()) for part in parts), code, param)
 
 
-def too_long(tokens: int, context: int, what: str = "the prompt") -> Refused:
+def too_long(tokens: int, context: int) -> Refused:
     return Refused(
         400,
-        f"{what} has {tokens} tokens, and the context of this model is {context}: at most {context - 1} may be "
+        f"the prompt has {tokens} tokens, and the context of this model is {context}: at most {context - 1} may be "
         "asked, so that an answer has room",
         "context_length_exceeded",
     )

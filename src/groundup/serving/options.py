@@ -35,7 +35,6 @@ class ServerOptions(BaseModel):
     keep_alive_seconds: Seconds = Field(default=5.0, description="a comment is sent in a stream silent for so long")
     drain_seconds: Seconds = Field(default=30.0, description="how long answers under way may go on after SIGTERM")
     schema_depth: int = Field(default=32, ge=1, le=60, description="the deepest JSON schema of an answer or a tool")
-    log_prompts: bool = Field(default=False, description="write request bodies into the log")
 
 
 def is_loopback(host: str) -> bool:

@@ -53,11 +53,6 @@ class Answer(NamedTuple):
         hold(lines and lines[-1] == "[DONE]", "the stream does not end with data: [DONE]")
         return [json.loads(line) for line in lines[:-1]]
 
-    @property
-    def text(self) -> str:
-        """What the contents of a streamed chat join to."""
-        return "".join(c["delta"].get("content") or "" for e in self.events for c in e["choices"])
-
 
 class Client:
     """Asks an ASGI application without a socket."""

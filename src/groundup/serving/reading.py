@@ -237,8 +237,6 @@ async def read(request: Request, model: type[Model], options: ServerOptions) -> 
     if headers.get("content-encoding", "identity").lower() != "identity":
         raise Refused(415, "the body must not be compressed", "unsupported_media_type")
     raw = await request.body()
-    if options.log_prompts:
-        log.info("body of %s: %s", printable(request.url.path), printable(raw.decode("utf-8", "replace"), 10_000))
     if len(raw) <= INLINE_BYTES:
         return checked(model, parse(raw))
     return await asyncio.to_thread(lambda: checked(model, parse(raw)))
