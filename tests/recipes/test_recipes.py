@@ -27,7 +27,7 @@ DATA = {
     "smollm2_qlora": "instruct/identity.json",
     "continue_pretraining": "text/lunyu_zh.txt",
     "bert_classify": "classify/sentences_en_yelp.txt",
-    "bert_pretrain": "text/wiki_demo.txt",
+    "bert_pretrain": "text/c4_demo.jsonl",
     "bert_freeze_then_unfreeze": "classify/sentences_en_yelp.txt",
     "decoder_classify": "classify/sentences_en_yelp.txt",
     "embed": "instruct/identity.json",
