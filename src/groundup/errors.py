@@ -298,6 +298,7 @@ CATALOGUE: dict[str, str] = {
     "E-SERVE-012": "The server cannot listen at its address: the port is taken, or the address is not this machine's.",
     "E-SERVE-041": "The page names a run or a data set that is not in the listing any more.",
     "E-SERVE-042": "Rows would have to be read from files outside the folders that the server was given.",
+    "E-SERVE-043": "The recipe of a run names a file that cannot be read, or by a name that no file can have.",
     "E-TOKEN-001": "A tokenizer option is missing, out of range, or does not belong to that kind of tokenizer.",
     "E-TOKEN-002": "The text is too small for the vocabulary asked for.",
     "E-TOKEN-003": "There is no text to train a tokenizer on.",

@@ -326,15 +326,19 @@ def test_what_cannot_be_right_is_refused(case: str, tmp_path: Path, capsys: pyte
 
 
 GOING_ON: dict[str, tuple[str, dict[str, Any], str]] = {
-    "a model of a table": ("dqn", {"model": "TABLE"}, "E-"),
-    "a policy with the objective of values": ("dqn", {"model": "ppo", "data__environment__id": "CartPole-v1"}, "E-"),
-    "values with the objective of a policy": (
-        "ppo", {"model": "dqn", "data__environment": {"id": "groundup/Counters-v0"}}, "E-",
+    "a model of a table": ("dqn", {"model": "TABLE"}, "E-RECIPE-065"),
+    "a policy with the objective of values": (
+        "dqn", {"model": "ppo", "data__environment__id": "CartPole-v1"}, "E-RECIPE-047",
     ),
-    "values that are to collect rollouts": ("dqn", {"model": "dqn", "data__collect": {"kind": "rollout"}}, "E-"),
+    "values with the objective of a policy": (
+        "ppo", {"model": "dqn", "data__environment": {"id": "groundup/Counters-v0"}}, "E-RECIPE-047",
+    ),
+    "values that are to collect rollouts": (
+        "dqn", {"model": "dqn", "data__collect": {"kind": "rollout"}}, "E-RECIPE-066",
+    ),
     "another environment": ("dqn", {"model": "dqn", "data__environment__id": "CartPole-v1"}, "E-MODEL-007"),
     "one player of three": ("sac", {"model": "sac", "optim": {"model": {"kind": "adamw"}}}, "E-RECIPE-038"),
-    "a policy on a table": ("TABLE", {"model": "dqn"}, "E-"),
+    "a policy on a table": ("TABLE", {"model": "dqn"}, "E-RECIPE-065"),
 }  # fmt: skip
 
 

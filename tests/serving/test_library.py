@@ -17,7 +17,7 @@ from safetensors.numpy import save_file
 from groundup.checkpoint.process import process_started
 from groundup.data.card import quarantine_lines
 from groundup.errors import GroundupError
-from groundup.run import library_data, library_events
+from groundup.run import library, library_data, library_events, library_rows
 from groundup.run.library import RunsLibrary
 from groundup.run.library_events import read_piece
 
@@ -210,7 +210,47 @@ def test_rows_are_searched(shelf: RunsLibrary) -> None:
     assert [row.number for row in found.rows] == [2, 11, 12]
     more = shelf.rows(id, "train", found.next or 0, 20, "DOCUMENT 1")
     assert [row.number for row in more.rows] == [13, 14, 15, 16, 17, 18, 19, 20] and more.next is None
+    assert (found.found, more.found, more.total) == (11, 11, 25), "all that fit are counted, on every page"
     assert [row.number for row in shelf.rows(id, "held_out", 0, 9, "你").rows] == [2]
+
+
+def test_a_search_that_would_take_too_long_counts_nothing(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(library_rows, "SCANNED", 100)
+    shelf = RunsLibrary(folder)
+    page = shelf.rows(ids(shelf.data())["finished"], "train", 0, 3, "document 24")
+    assert page.found is None and page.next is not None
+
+
+def test_of_a_long_table_the_first_rows_are_shown_and_all_are_counted(tmp_path: Path) -> None:
+    runs = tmp_path / "runs"
+    write_lines(runs / "run" / "data" / "card.json", [{"rows": {"kept": 1000}}])
+    text = "a,b,label\n" + "".join(f"{i},{i % 7},{'yes' if i % 2 else 'no'}\n" for i in range(1000))
+    (tmp_path / "rows.csv").write_text(text)
+    (runs / "run" / "recipe.yaml").write_text(
+        f"name: rows\nmodel: {{family: mlp, hidden: [4]}}\ndata: {{kind: table, files: [{tmp_path / 'rows.csv'}]}}\n"
+        "budget: {steps: 2}\n"
+    )
+    shelf = RunsLibrary(runs, data=[tmp_path])
+    id = next(line.id for line in shelf.data() if line.kind == "table")
+    page = shelf.rows(id, "", 0, 10, "")
+    assert page.total is not None and page.total > 700 and (page.within, page.found) == (200, None)
+    found = shelf.rows(id, "", 0, 10, "yes")
+    assert found.found is not None and 10 < found.found < 200 and (found.total, found.within) == (page.total, 200)
+    assert len(found.rows) == 10 and found.next == 10
+
+
+def test_a_folder_is_not_walked_for_every_question(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[str] = []
+    monkeypatch.setattr(library_data, "read_object", lambda path, notes: read.append(path.name) or {})
+    monkeypatch.setattr(library_data, "read_yaml", lambda text, name, notes: read.append(name) or {})
+    monkeypatch.setattr(library, "LISTING_SECONDS", 3600.0)
+    shelf = RunsLibrary(folder)
+    shelf.data()
+    first = len(read)
+    monkeypatch.setattr(library_data.os, "walk", lambda place: pytest.fail(f"{place} is walked again"))
+    for line in shelf.data():
+        shelf.prepared(line.id)
+    assert first and len(read) == first, "cards and recipes that did not change are not read again"
 
 
 def test_the_quarantine_is_paged_filtered_and_searched(shelf: RunsLibrary, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -246,6 +286,7 @@ def test_rows_of_a_recipe_are_read_only_where_the_server_may_look(
     page = shelf.rows(data["good"], "", 0, 3, "")
     assert len(page.rows) == 3 and page.next == 3 and page.rows[0].answer in ("yes", "no")
     assert page.rows[0].headers == ["feature", "cell", "number"]
+    assert (page.total, page.within, page.found) == (32, None, None)
     for name in ("bad", "up"):
         assert code_of(lambda name=name: shelf.rows(data[name], "", 0, 3, "")) == "E-SERVE-042"
 

@@ -34,6 +34,16 @@ SECONDS = 15_000
 """Milliseconds until something that must happen is given up."""
 FORBIDDEN = r"innerHTML\s*=|insertAdjacentHTML|document\.write|\beval\(|new Function|https?://(?!www\.w3)"
 needs_browser = pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium: apt-get install chromium")
+COUNT_PICTURES = """() => {
+  const make = HTMLCanvasElement.prototype.toDataURL;
+  window.pictures = 0;
+  HTMLCanvasElement.prototype.toDataURL = function (...how) { window.pictures += 1; return make.apply(this, how); };
+}"""
+INKED = """() => {
+  const canvas = document.querySelector("canvas.preview");
+  return canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height).data.some((value) => value === 255);
+}"""
+"""Whether what is drawn has come into the picture of what is sent."""
 CHAT_COMMAND = ".right .command-row code"
 
 
@@ -323,6 +333,10 @@ def test_the_quarantine_opens_and_rows_show_their_mask(browser: Any, address: st
         expect(page.locator(".rows mark").first).to_have_text("Document 0 says hello.")
         page.get_by_label("Tokens", exact=True).check()
         expect(page.locator(".tokens").first.locator(".learned")).to_have_count(22)
+        expect(page.locator(".centre .small")).to_have_text("1 to 10 of 25")
+        page.fill("input[type=search]", "document 1")
+        page.press("input[type=search]", "Enter")
+        expect(page.locator(".centre .small")).to_have_text("2 to 19 of 25 · 11 found")
         page.fill("input[type=search]", "document 24")
         page.press("input[type=search]", "Enter")
         expect(page.locator(".rows > li")).to_have_count(1)
@@ -335,10 +349,13 @@ def test_a_drawn_digit_is_classified(browser: Any, address: str) -> None:
         page.click("button:has-text('Classify')")
         expect(page.locator(".verdict")).to_contain_text("nothing to classify")
         box = page.locator(".pad").bounding_box()
+        page.evaluate(COUNT_PICTURES)
         page.mouse.move(box["x"] + 140, box["y"] + 40)
         page.mouse.down()
-        page.mouse.move(box["x"] + 140, box["y"] + 230, steps=4)
+        page.mouse.move(box["x"] + 140, box["y"] + 230, steps=40)
         page.mouse.up()
+        page.wait_for_function(INKED)
+        assert page.evaluate("window.pictures") == 0, "a picture is made when it is sent, not as the pointer moves"
         page.click("button:has-text('Classify')")
         expect(page.locator(".answer")).to_have_text("1")
         expect(page.locator(".bars .first .number")).to_have_text("90.0 %")

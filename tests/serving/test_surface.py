@@ -7,6 +7,7 @@ import base64
 import dataclasses
 import json
 import struct
+import time
 from typing import Any
 
 import pytest
@@ -248,6 +249,28 @@ def test_C14_echo_alone_needs_no_model(server: Caller) -> None:
     assert [c["text"] for e in events for c in e["choices"]] == ["abc", ""]
 
 
+def test_C14_echo_alone_asks_and_waits_for_nothing() -> None:
+    class Silent(Specimen):
+        def ask(self, ids: Any, wanted: Any, sink: Any) -> Any:
+            raise AssertionError("the prompt is known already")
+
+    app = caller(Silent(), keep_alive_seconds=60.0)
+    body = {"prompt": ["ab", "c"], "n": 2, "echo": True, "max_tokens": 0}
+    whole = app.post(COMPLETION, {"model": "writer", **body}).json()
+    assert [(one["index"], one["text"], one["finish_reason"]) for one in whole["choices"]] == [
+        (0, "ab", "length"), (1, "ab", "length"), (2, "c", "length"), (3, "c", "length"),
+    ]  # fmt: skip
+    began = time.monotonic()
+    *events, counted = app.events(COMPLETION, **body, stream_options={"include_usage": True})
+    assert time.monotonic() - began < 30, "no piece will come, so none is waited for"
+    said = [(one["index"], one["text"], one["finish_reason"]) for event in events for one in event["choices"]]
+    assert said == [
+        (0, "ab", None), (1, "ab", None), (2, "c", None), (3, "c", None), *((n, "", "length") for n in range(4)),
+    ]  # fmt: skip
+    assert counted["choices"] == [] and counted["usage"] == whole["usage"]
+    assert {event["usage"] for event in events} == {None}
+
+
 def test_C14_the_scores_of_a_prompt_alone_from_an_engine_that_must_write() -> None:
     class Eager(Specimen):
         def ask(self, ids: Any, wanted: Any, sink: Any) -> Any:
@@ -435,9 +458,9 @@ def test_the_server_tells_which_points_it_keeps() -> None:
 
 
 def test_the_self_check_finds_what_is_broken(monkeypatch: pytest.MonkeyPatch) -> None:
-    from groundup.serving import chat, streams
+    from groundup.serving import asking, streams
 
-    monkeypatch.setattr(chat, "DONE", b"")
+    monkeypatch.setattr(asking, "DONE", b"")
     monkeypatch.setattr(streams.Answers, "drop", lambda self, index: None)
     states = {point["id"]: point["state"] for point in asyncio.run(examine())["points"]}
     assert {id for id, state in states.items() if state == "fail"} >= {"C1", "C5", "C24"}

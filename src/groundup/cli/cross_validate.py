@@ -11,10 +11,9 @@ import sys
 from collections.abc import Mapping
 from typing import Any
 
-from groundup.cli.terminal import Painter, table
+from groundup.cli.terminal import VERDICTS, Painter, format_interval, format_metric, table
 from groundup.errors import printable
 
-COLOURS = {"better": "green", "worse": "red", "within noise": "dim"}
 MOST_FOLDS = 10
 """Values of single folds that are printed; all are in the files."""
 
@@ -57,9 +56,9 @@ def show(found: Mapping[str, Any], painter: Painter) -> None:
     for name, other in found["baselines"].items():
         change, verdict = other["difference"].get(found["main"]), other["verdict"].get(found["main"])
         if change is not None:
-            marked = painter.paint(verdict, COLOURS[verdict])
-            said = f"{found['main']} against {name}: {_number(change['value'], '+')} {_range(change, '+')} {marked}"
-            painter.print(said)
+            marked = painter.paint(verdict, VERDICTS[verdict])
+            by = f"{format_metric(change['value'], '+')} {format_interval(change, '+')}"
+            painter.print(f"{found['main']} against {name}: {by} {marked}")
     if "nested" in found:
         painter.print()
         rows: list[list[object]] = [
@@ -88,12 +87,11 @@ def metrics(found: Mapping[str, Any]) -> tuple[list[list[object]], list[str]]:
     rows: list[list[object]] = []
     for name, measured in found["metrics"].items():
         theirs = [other["metrics"].get(name) for other in baselines.values()]
-        values = [_number(scores[name], digits=3) for scores in found["per_fold"]]
+        values = [format_metric(scores[name], digits=3) for scores in found["per_fold"]]
         more = ["…"] if len(values) > MOST_FOLDS else []
-        shown = ["-" if one is None else _number(one["value"]) for one in theirs]
-        rows.append(
-            [name, _number(measured["value"]), _range(measured), *shown, " ".join(values[:MOST_FOLDS] + more)]
-        )  # fmt: skip
+        shown = ["-" if one is None else format_metric(one["value"]) for one in theirs]
+        own = [format_metric(measured["value"]), format_interval(measured)]
+        rows.append([name, *own, *shown, " ".join(values[:MOST_FOLDS] + more)])
     return rows, ["metric", "mean", "95 % interval", *baselines, "folds"]
 
 
@@ -102,13 +100,5 @@ def curve(found: Mapping[str, Any]) -> tuple[list[list[object]], list[str]]:
     rows: list[list[object]] = []
     for point in found["learning_curve"]:
         sizes, measured = point["rows"]["train"], point["metrics"][found["main"]]
-        rows.append([f"{sum(sizes) / len(sizes):.0f}", _number(measured["value"]), _range(measured)])
+        rows.append([f"{sum(sizes) / len(sizes):.0f}", format_metric(measured["value"]), format_interval(measured)])
     return rows, ["rows to train on", found["main"], "95 % interval"]
-
-
-def _number(value: float | None, sign: str = "", digits: int = 4) -> str:
-    return "-" if value is None else f"{value:{sign}.{digits}f}"
-
-
-def _range(interval: Mapping[str, Any], sign: str = "") -> str:
-    return f"[{_number(interval['low'], sign)}, {_number(interval['high'], sign)}]"

@@ -1,5 +1,5 @@
 """`groundup data show RECIPE`: what the model will really see, token by token, and which tokens it learns; of tables,
-images and environments the numbers that go in.
+images and environments the numbers that go in, of games the boards.
 
 A wrong template or mask is invisible in a loss curve and plain to see here. Only printing lives in this
 file; the rows are read, rendered and counted by the same code that feeds the training.
@@ -31,7 +31,7 @@ def show(args: argparse.Namespace) -> int:
     """Print the first `args.rows` rendered rows of `args.recipe` and the ledger; 0 when done."""
     from groundup.run.entry import read_recipe
     from groundup.run.preview import preview_rows
-    from groundup.run.preview_networks import preview_network, preview_pairs
+    from groundup.run.preview_networks import NETWORK_KINDS, preview_network, preview_pairs
 
     recipe = read_recipe(Path(args.recipe), args.overrides)
     kind = recipe.data.kind
@@ -46,7 +46,7 @@ def show(args: argparse.Namespace) -> int:
             fix="groundup data show RECIPE --augment --out FILE.png",
             exit_code=2,
         )
-    if kind in ("table", "images", "environment"):
+    if kind in NETWORK_KINDS:
         found = preview_network(recipe, args.rows, augment=args.augment, out=args.out)
         if args.json:
             print(json.dumps(found, ensure_ascii=False))
@@ -54,9 +54,9 @@ def show(args: argparse.Namespace) -> int:
             show_network(found, Painter(sys.stdout))
         return 0
     if kind == "pairs":
-        rows, tokenizer, ledger = preview_pairs(recipe, args.rows)
+        rows, tokenizer, ledger, _ = preview_pairs(recipe, args.rows)
     else:
-        rows, tokenizer, ledger = preview_rows(args.recipe, args.rows, args.overrides)
+        rows, tokenizer, ledger, _ = preview_rows(args.recipe, args.rows, args.overrides)
     if args.json:
         print(json.dumps(as_json(rows, tokenizer, ledger), ensure_ascii=False))
         return 0

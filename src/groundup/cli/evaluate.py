@@ -11,10 +11,8 @@ import json
 from typing import Any
 
 from groundup.cli.arguments import require_fit
-from groundup.cli.terminal import Painter, format_bytes, table
+from groundup.cli.terminal import VERDICTS, Painter, format_bytes, format_interval, format_metric, table
 from groundup.errors import GroundupError, printable
-
-COLOURS = {"better": "green", "worse": "red", "within noise": "dim"}
 
 
 def evaluate(arguments: argparse.Namespace) -> int:
@@ -89,7 +87,7 @@ def show(found: dict[str, Any], painter: Painter) -> None:
         painter.print(f"  set aside: {count} rows: {printable(reason)}")
     painter.print()
     rows: list[list[object]] = [
-        [name, _number(m["value"]), _range(m), m["unit"]] for name, m in found["metrics"].items()
+        [name, format_metric(m["value"]), format_interval(m), m["unit"]] for name, m in found["metrics"].items()
     ]
     painter.print(table(rows, ["metric", "value", "95 % interval", "unit"], width=painter.width))
     if found["against"] is None:
@@ -107,7 +105,7 @@ def show_episodes(found: dict[str, Any], painter: Painter) -> None:
     )
     painter.print()
     rows: list[list[object]] = [
-        [name, _number(m["value"]), _range(m), m["unit"]] for name, m in found["metrics"].items()
+        [name, format_metric(m["value"]), format_interval(m), m["unit"]] for name, m in found["metrics"].items()
     ]
     painter.print(table(rows, ["metric", "mean", "95 % interval", "unit"], width=painter.width))
     painter.print()
@@ -119,9 +117,9 @@ def _show_comparison(found: dict[str, Any], painter: Painter) -> None:
     painter.print(painter.paint(f"against {printable(found['against'])}", "bold"))
     rows: list[list[object]] = [
         [
-            c["metric"], _number(c["before"]["value"]), _number(c["after"]["value"]),
-            f"{_number(c['difference']['value'], '+')} {_range(c['difference'], '+')}",
-            painter.paint(c["verdict"], COLOURS[c["verdict"]]),
+            c["metric"], format_metric(c["before"]["value"]), format_metric(c["after"]["value"]),
+            f"{format_metric(c['difference']['value'], '+')} {format_interval(c['difference'], '+')}",
+            painter.paint(c["verdict"], VERDICTS[c["verdict"]]),
         ]
         for c in found["comparison"]
     ]  # fmt: skip
@@ -129,11 +127,3 @@ def _show_comparison(found: dict[str, Any], painter: Painter) -> None:
     if found.get("not_compared"):
         names = ", ".join(found["not_compared"])
         painter.print(f"not compared: {names} (counted in tokens, and the tokenizers differ)")
-
-
-def _number(value: float | None, sign: str = "") -> str:
-    return "-" if value is None else f"{value:{sign}.4f}"
-
-
-def _range(interval: dict[str, Any], sign: str = "") -> str:
-    return f"[{_number(interval['low'], sign)}, {_number(interval['high'], sign)}]"

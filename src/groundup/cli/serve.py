@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import json
+import shlex
+import sys
 from pathlib import Path
 
 from groundup.cli.terminal import Painter
@@ -87,9 +89,17 @@ def require_extra() -> None:
             f"the server needs {error.name}, which is not installed",
             where="groundup serve",
             why="the libraries of the server are an extra, so that training does not carry them",
-            fix="pip install 'groundup[serve]'",
+            fix=install("serve"),
             exit_code=2,
         ) from error
+
+
+def install(extra: str) -> str:
+    """The command that installs an extra of this groundup: of the clone that it runs from, or as a package."""
+    clone = Path(__file__).resolve().parents[3]
+    from_clone = clone.joinpath("pyproject.toml").is_file() and clone.joinpath("src", "groundup").is_dir()
+    words = ["-e", f"{clone}[{extra}]"] if from_clone else [f"groundup[{extra}]"]
+    return shlex.join([sys.executable, "-m", "pip", "install", *words])
 
 
 def _no_keys(path: str, what: str) -> GroundupError:

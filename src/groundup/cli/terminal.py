@@ -12,6 +12,7 @@ printed, and nothing but the standard library is imported.
     format_count(12_345_678)                         # "12.3M"
     format_rate(8.06e10, "FLOP/s")                   # "80.6 GFLOP/s"
     format_duration(3725)                            # "1 h 2 min"
+    format_interval({"low": 0.1, "high": 0.25})      # "[0.1000, 0.2500]"
 """
 
 from __future__ import annotations
@@ -21,8 +22,8 @@ import re
 import shutil
 import sys
 import unicodedata
-from collections.abc import Sequence
-from typing import TextIO
+from collections.abc import Mapping, Sequence
+from typing import Any, TextIO
 
 STYLES = {
     "bold": "1",
@@ -51,6 +52,8 @@ SPELLED = str.maketrans(
     | {"–": "-", "—": "--", "−": "-", "×": "x", "·": "|", "±": "+-", "≤": "<=", "≥": ">=", "µ": "u", "≈": "~"}
     | {"‘": "'", "’": "'", "“": '"', "”": '"', "\u00a0": " ", "\u202f": " "}
 )
+VERDICTS = {"better": "green", "worse": "red", "within noise": "dim"}
+"""The style of what a comparison says."""
 ESCAPE = re.compile(r"\x1b\[[0-9;]*m")
 NARROWEST_COLUMN = 6
 
@@ -272,3 +275,13 @@ def format_duration(seconds: float) -> str:
         return f"{hours} h {rest} min" if rest else f"{hours} h"
     days, rest = divmod(round(seconds / 3600), 24)
     return f"{days} d {rest} h" if rest else f"{days} d"
+
+
+def format_metric(value: float | None, sign: str = "", digits: int = 4) -> str:
+    """A measured number, with "+" as `sign` also where it is positive; "-" where there is none."""
+    return "-" if value is None else f"{value:{sign}.{digits}f}"
+
+
+def format_interval(interval: Mapping[str, Any], sign: str = "") -> str:
+    """The bounds `low` and `high` of a measured number."""
+    return f"[{format_metric(interval['low'], sign)}, {format_metric(interval['high'], sign)}]"

@@ -14,7 +14,7 @@ from urllib.parse import quote
 from groundup.report import figures
 from groundup.report.charts import Series, line_chart
 from groundup.report.markup import Child, Markup, join, table, tag
-from groundup.report.page import Part, asset, chapter, sha256
+from groundup.report.page import Part, asset, chapter, document
 
 
 def render_cross_validation(found: Mapping[str, Any]) -> str:
@@ -27,24 +27,8 @@ def render_cross_validation(found: Mapping[str, Any]) -> str:
         ("labels", "Labels in question", suspects(found)),
     ]
     parts = [part for part in parts if part[2]]
-    style = asset("page.css")
-    title = f"{found['name']}: cross-validation"
-    policy = f"default-src 'none'; style-src '{sha256(style)}'; base-uri 'none'; form-action 'none'"
-    document = tag(
-        "html",
-        tag(
-            "head",
-            tag("meta", charset="utf-8"),
-            tag("meta", name="viewport", content="width=device-width, initial-scale=1"),
-            tag("meta", http_equiv="Content-Security-Policy", content=policy),
-            tag("meta", name="color-scheme", content="light dark"),
-            tag("title", title),
-            tag("style", style),
-        ),
-        tag("body", tag("header", head(found, parts), class_="top"), tag("main", *map(chapter, parts))),
-        lang="en",
-    )
-    return f"<!DOCTYPE html>\n{document}\n"
+    body = tag("body", tag("header", head(found, parts), class_="top"), tag("main", *map(chapter, parts)))
+    return document(f"{found['name']}: cross-validation", body, asset("page.css"))
 
 
 def head(found: Mapping[str, Any], parts: list[Part]) -> Markup:

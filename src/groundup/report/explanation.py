@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from groundup.report import figures
 from groundup.report.markup import Child, Markup, details, escape, join, pairs, table, tag
-from groundup.report.page import asset, sha256
+from groundup.report.page import asset, document
 
 SHOWN = 12
 """Parts that are listed before the rest opens on demand."""
@@ -41,9 +41,6 @@ class Picture(NamedTuple):
 
 def explanation_page(found: Mapping[str, Any], pictures: Sequence[Picture] = ()) -> str:
     """The page as HTML text."""
-    style = join([asset("page.css"), asset("explanation.css")])
-    policy = f"default-src 'none'; style-src '{sha256(style)}'; base-uri 'none'; form-action 'none'"
-    policy += "; img-src data:" if pictures else ""
     title = f"Why {said(found)}"
     body = tag(
         "body",
@@ -53,21 +50,7 @@ def explanation_page(found: Mapping[str, Any], pictures: Sequence[Picture] = ())
         tag("footer", tag("p", "An attribution says what this score rests on in this network. It does not say that the "
                                "network is right, nor what causes what outside it.")),
     )  # fmt: skip
-    document = tag(
-        "html",
-        tag(
-            "head",
-            tag("meta", charset="utf-8"),
-            tag("meta", name="viewport", content="width=device-width, initial-scale=1"),
-            tag("meta", http_equiv="Content-Security-Policy", content=policy),
-            tag("meta", name="color-scheme", content="light dark"),
-            tag("title", title),
-            tag("style", style),
-        ),
-        body,
-        lang="en",
-    )
-    return f"<!DOCTYPE html>\n{document}\n"
+    return document(title, body, join([asset("page.css"), asset("explanation.css")]))
 
 
 def said(found: Mapping[str, Any]) -> str:

@@ -29,7 +29,7 @@ Part = tuple[str, str, Markup]
 def render(record: RunRecord) -> str:
     """The whole report as HTML text. `record.stages`, if any, become chapters after the closing table."""
     summary = summarize(record)
-    style, script = asset("page.css"), asset("page.js")
+    script = asset("page.js")
     parts = overall_parts(record, summary) if record.stages else run_parts(record, summary)
     parts = [part for part in parts if part[2]]
     navigation = tag(
@@ -44,24 +44,29 @@ def render(record: RunRecord) -> str:
         tag("footer", tag("p", closing(summary))),
         tag("script", script),
     )
-    policy = f"default-src 'none'; style-src '{sha256(style)}'; script-src '{sha256(script)}'; base-uri 'none'"
+    title = f"{record.title}: {sections.OUTCOMES[summary['outcome']][1].lower()}"
+    return document(title, body, asset("page.css"), script)
+
+
+def document(title: str, body: Markup, style: Markup, script: Markup | None = None) -> str:
+    """A page as HTML text, with a content policy that allows its style, the script in its body if there is one, and
+    the images that it holds, and nothing else."""
+    policy = f"default-src 'none'; style-src '{sha256(style)}'"
+    if script is not None:
+        policy += f"; script-src '{sha256(script)}'"
+    policy += "; base-uri 'none'; form-action 'none'"
     if "<img " in body:  # escaped text holds no such thing
         policy += "; img-src data:"
-    document = tag(
-        "html",
-        tag(
-            "head",
-            tag("meta", charset="utf-8"),
-            tag("meta", name="viewport", content="width=device-width, initial-scale=1"),
-            tag("meta", http_equiv="Content-Security-Policy", content=f"{policy}; form-action 'none'"),
-            tag("meta", name="color-scheme", content="light dark"),
-            tag("title", f"{record.title}: {sections.OUTCOMES[summary['outcome']][1].lower()}"),
-            tag("style", style),
-        ),
-        body,
-        lang="en",
+    head = tag(
+        "head",
+        tag("meta", charset="utf-8"),
+        tag("meta", name="viewport", content="width=device-width, initial-scale=1"),
+        tag("meta", http_equiv="Content-Security-Policy", content=policy),
+        tag("meta", name="color-scheme", content="light dark"),
+        tag("title", title),
+        tag("style", style),
     )
-    return f"<!DOCTYPE html>\n{document}\n"
+    return f"<!DOCTYPE html>\n{tag('html', head, body, lang='en')}\n"
 
 
 def asset(name: str) -> Markup:

@@ -9,7 +9,7 @@ from groundup.report import figures
 from groundup.report.charts import PARTS
 from groundup.report.markup import Child, Markup, tag
 from groundup.report.markup import table as drawn_table
-from groundup.report.page import asset, sha256
+from groundup.report.page import asset, document
 from groundup.report.time_spent import shares
 
 SHOWN = PARTS - 1
@@ -31,16 +31,7 @@ def write_profile(profile: dict[str, Any], path: Path) -> Path:
 
 def render(profile: dict[str, Any]) -> str:
     """The page as HTML text."""
-    style = asset("page.css")
-    head = tag(
-        "head",
-        tag("meta", charset="utf-8"),
-        tag("meta", name="viewport", content="width=device-width, initial-scale=1"),
-        tag("meta", http_equiv="Content-Security-Policy", content=f"default-src 'none'; style-src '{sha256(style)}'"),
-        tag("title", f"{profile['name']}: where a step's time goes"),
-        tag("style", style),
-    )
-    return "<!doctype html>\n" + tag("html", head, body(profile), lang="en") + "\n"
+    return document(f"{profile['name']}: where a step's time goes", body(profile), asset("page.css"))
 
 
 def body(profile: dict[str, Any]) -> Markup:

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any
 
 from groundup.checkpoint.lock import LOCK, is_abandoned
 from groundup.report import collect, compare, find_runs, is_run, render, stages_of, summarize
@@ -20,6 +20,7 @@ from groundup.report.runs import recent_summary
 from groundup.report.summary import headline, plain
 from groundup.run.library_data import PreparedData
 from groundup.run.library_events import read_piece
+from groundup.run.library_memory import Memory, stamp
 from groundup.run.library_models import ModelFolders
 from groundup.run.library_places import id_of, leads_outside, name_below, unknown
 from groundup.serving.library import (
@@ -40,45 +41,6 @@ LISTING_SECONDS = 1.0
 WATCHED = ("events.jsonl", "results.json", "sessions.jsonl", "report.json", "recipe.yaml", "plan.json")
 CLASSIFICATION = ("data", "rows", "labels", "confusion", "curves", "calibration", "selective", "per_label", "headline")
 """What the page draws of a classifier; the report has the rest."""
-
-Value = TypeVar("Value")
-
-
-@dataclass
-class _Kept(Generic[Value]):
-    """A value read from files, the state of those files, and until when it is good in any case."""
-
-    state: object
-    until: float
-    value: Value
-
-
-class Memory(Generic[Value]):
-    """Remembers what was read from files as long as these stay as they are.
-
-    What took long to read is believed for twenty times as long, so that a large run that is being written costs a
-    small share of one core, however often a page asks.
-    """
-
-    def __init__(self, most: int = 10_000) -> None:
-        self._most = most
-        self._kept: dict[object, _Kept[Value]] = {}
-        self._lock = threading.Lock()
-
-    def get(self, key: object, state: object, read: Callable[[], Value]) -> Value:
-        """The value of `key`; `read` is called if it is not known or `state` is another one."""
-        with self._lock:
-            kept = self._kept.get(key)
-            if kept is not None and (kept.state == state or time.monotonic() < kept.until):
-                return kept.value
-            began = time.monotonic()
-            value = read()
-            now = time.monotonic()
-            self._kept.pop(key, None)
-            self._kept[key] = _Kept(state, now + 20 * (now - began), value)
-            if len(self._kept) > self._most:
-                del self._kept[next(iter(self._kept))]  # what was read longest ago
-            return value
 
 
 @dataclass
@@ -214,15 +176,7 @@ def _state_of(folder: Path) -> tuple[object, ...]:
         below = [] if (folder / "events.jsonl").exists() else [path for path in folder.iterdir() if is_run(path)]
     except OSError:
         below = []
-    return tuple(_stamp(place / name) for place in (folder, *sorted(below)) for name in WATCHED)
-
-
-def _stamp(path: Path) -> tuple[int, int] | None:
-    try:
-        stat = path.stat()
-    except OSError:
-        return None
-    return stat.st_mtime_ns, stat.st_size
+    return tuple(stamp(place / name) for place in (folder, *sorted(below)) for name in WATCHED)
 
 
 def is_live(folder: Path) -> bool:

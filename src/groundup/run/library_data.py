@@ -15,6 +15,7 @@ from typing import Any
 from groundup.data.corpus import CARD, QUARANTINE
 from groundup.report.reading import known, mapping, parse_json, read_object, read_text, read_yaml, text_of
 from groundup.report.summary import plain
+from groundup.run.library_memory import Memory, stamp
 from groundup.run.library_places import id_of, leads_outside, name_below, unknown
 from groundup.run.library_rows import RecipeRows, StoredRows
 from groundup.serving.library import DataDetail, DataLine, Json, QuarantinePage, RowSource, RowsPage
@@ -24,7 +25,9 @@ SCANNED = 16 << 20
 LONGEST = 1 << 20
 DEEPEST = 3
 STORED = ("tokens", "clean")
-RECIPE_KINDS = ("chat", "labelled", "table", "images", "pairs", "environment")
+RECIPE_KINDS = ("chat", "labelled", "table", "images", "pairs", "environment", "game")
+WITHOUT_FILES = ("environment", "game")
+"""Kinds of data that are made while training, so that there is no card."""
 
 
 @dataclass(frozen=True)
@@ -44,6 +47,9 @@ class PreparedData:
         self.root, self.named = root, named
         self._stored = StoredRows()
         self._again = RecipeRows((root, *named))
+        self._cards: Memory[Json] = Memory()
+        self._kinds: Memory[str] = Memory()
+        self._found: tuple[Mapping[str, Path], dict[str, _Set]] | None = None
 
     def lines(self, runs: Mapping[str, Path]) -> list[DataLine]:
         """Every set, by name."""
@@ -51,7 +57,7 @@ class PreparedData:
 
     def detail(self, id: str, runs: Mapping[str, Path]) -> DataDetail:
         one = self._find(id, runs)
-        card = read_object(one.folder / CARD, [])
+        card = self._card(one.folder)
         aside = mapping(_ledger(card).get("set_aside"))
         reasons = {name: int(known(_documents(value)) or 0) for name, value in aside.items()}
         return DataDetail(line=self._line(id, one), card=plain(card), reasons=reasons)
@@ -76,14 +82,29 @@ class PreparedData:
             raise unknown("prepared data", id)
         return one
 
+    def _card(self, folder: Path) -> Json:
+        path = folder / CARD
+        return self._cards.get(path, stamp(path), lambda: read_object(path, []))
+
+    def _kind(self, run: Path) -> str:
+        path = run / "recipe.yaml"
+        return self._kinds.get(path, stamp(path), lambda: _data_kind(path))
+
     def _sets(self, runs: Mapping[str, Path]) -> dict[str, _Set]:
+        """The sets by id, looked for anew when the runs were."""
+        known = self._found
+        if known is None or known[0] is not runs:
+            known = self._found = runs, self._walk(runs)
+        return known[1]
+
+    def _walk(self, runs: Mapping[str, Path]) -> dict[str, _Set]:
         found: dict[str, _Set] = {}
         for run, folder in runs.items():
             for place in _with_cards(folder / "data", deepest=1):
                 name = name_below(folder, self.root)
                 name = name if place == folder / "data" else f"{name}/{place.name}"
                 found[id_of(f"run/{name}")] = _Set(place, name, run, folder)
-            if not any(one.run == run for one in found.values()) and _data_kind(folder) == "environment":
+            if not any(one.run == run for one in found.values()) and self._kind(folder) in WITHOUT_FILES:
                 name = name_below(folder, self.root)
                 found[id_of(f"run/{name}")] = _Set(folder / "data", name, run, folder)
         for number, named in enumerate(self.named):
@@ -94,8 +115,8 @@ class PreparedData:
         return found
 
     def _line(self, id: str, one: _Set) -> DataLine:
-        card = read_object(one.folder / CARD, [])
-        kind = (_data_kind(one.run_folder) if one.run_folder is not None else "") or "text"
+        card = self._card(one.folder)
+        kind = (self._kind(one.run_folder) if one.run_folder is not None else "") or "text"
         ledger = _ledger(card)
         source: RowSource = "none"
         if any((one.folder / name / "index.json").is_file() for name in STORED):
@@ -119,8 +140,9 @@ class PreparedData:
         )
 
 
-def _data_kind(run: Path) -> str:
-    recipe = read_yaml(read_text(run / "recipe.yaml", []), "recipe.yaml", [])
+def _data_kind(path: Path) -> str:
+    """The kind of data that a recipe is for."""
+    recipe = read_yaml(read_text(path, []), path.name, [])
     return text_of(mapping(recipe.get("data")).get("kind"))
 
 

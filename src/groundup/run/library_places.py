@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 from groundup.errors import GroundupError
@@ -25,14 +26,24 @@ def unknown(what: str, id: str) -> GroundupError:
     )
 
 
-def leads_outside(folder: Path, root: Path) -> bool:
-    """Whether anything at or below `folder` is a link to a place that is not below `root`, which is resolved."""
+def leads_outside(folder: Path, *roots: Path) -> bool:
+    """Whether anything at or below `folder` is a link to a place that is below none of `roots`, which are resolved."""
     for place, below, names in os.walk(folder):
         for name in (*below, *names):
             path = Path(place, name)
-            if path.is_symlink() and not path.resolve().is_relative_to(root):
+            if path.is_symlink() and not lies_below(path, roots):
                 return True
     return False
+
+
+def lies_below(path: Path, roots: Sequence[Path]) -> bool:
+    """Whether a path, its links followed, is at or below one of `roots`, which are resolved. A link that leads in a
+    circle leads nowhere."""
+    try:
+        place = path.resolve()
+    except (OSError, RuntimeError):
+        return False
+    return any(place.is_relative_to(root) for root in roots)
 
 
 def name_below(path: Path, root: Path) -> str:

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import errno
+import glob
 import itertools
+import sys
 import threading
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from groundup.data.corpus import CLEAN
 from groundup.data.shards import INDEX, TokenSet
 from groundup.errors import GroundupError, printable
-from groundup.report.reading import mapping, mappings, number, parse_json, read_object, text_of
+from groundup.report.reading import known, mapping, mappings, parse_json, read_object, text_of
+from groundup.run.library_memory import Memory, stamp
+from groundup.run.library_places import leads_outside, lies_below
 from groundup.serving.library import Row, RowsPage
 from groundup.text.tokenizer import FILE, AnyTokenizer, Tokenizer
 
@@ -22,6 +28,13 @@ SCANNED = 32 << 20
 """Bytes of cleaned text that one search looks through."""
 MOST_AGAIN = 200
 """Rows that are rendered from a recipe's files."""
+MOST_PLAYED = 16
+"""Steps or moves that are shown of what has no rows."""
+NAMING = frozenset(
+    ("files", "held_out_files", "test_files", "validation_files", "prepared", "template", "init_from", "options")
+)
+"""The fields of a recipe that name files; `options` are those of an environment, which may read any."""
+REMOTE = ("hf:", "http:", "https:")
 
 
 class StoredRows:
@@ -29,6 +42,7 @@ class StoredRows:
 
     def __init__(self) -> None:
         self._tokenizers: dict[Path, AnyTokenizer] = {}
+        self._counts: Memory[int | None] = Memory(most=100)
         self._lock = threading.Lock()
 
     def page(self, folder: Path, run: Path | None, part: str, start: int, count: int, search: str) -> RowsPage:
@@ -38,7 +52,7 @@ class StoredRows:
         names = list(dict.fromkeys([*clean, *tokens]))
         if part not in names:
             part = "train" if "train" in names else names[0] if names else ""
-        total = sum(int(number(one.get("documents"))) for one in mappings(tokens.get(part) or clean.get(part)))
+        total = sum(_documents(one) for one in mappings(tokens.get(part) or clean.get(part)))
         if search or part not in tokens:
             found, after = self._search(folder, mappings(clean.get(part)), start, count, search)
         else:
@@ -50,7 +64,17 @@ class StoredRows:
             rows = [_document(documents, index, encoder) for index, _ in found if index < documents.num_documents]
         else:
             rows = [Row(number=index + 1, text=text[:LONGEST_TEXT]) for index, text in found]
-        return RowsPage(rows=rows, next=after, total=total)
+        fit = self._count(folder, part, mappings(clean.get(part)), search) if search else None
+        return RowsPage(rows=rows, next=after, total=total, found=fit)
+
+    def _count(self, folder: Path, part: str, shards: Sequence[dict[str, Any]], search: str) -> int | None:
+        """How many documents of a part hold a text; None if that is more than one search looks through."""
+
+        def read() -> int | None:
+            found, after = self._search(folder, shards, 0, sys.maxsize, search)
+            return len(found) if after is None else None
+
+        return self._counts.get((folder, part, search.casefold()), stamp(folder / CLEAN / INDEX), read)
 
     def _search(
         self, folder: Path, shards: Sequence[dict[str, Any]], start: int, count: int, search: str
@@ -68,10 +92,10 @@ class StoredRows:
     def _tokenizer(self, folder: Path, run: Path | None) -> AnyTokenizer:
         """The tokenizer that lies beside the tokens, or in the model of the run."""
         with self._lock:
-            known = self._tokenizers.get(folder)
-            if known is None:
-                known = self._tokenizers[folder] = _read_tokenizer(folder, run)
-            return known
+            kept = self._tokenizers.get(folder)
+            if kept is None:
+                kept = self._tokenizers[folder] = _read_tokenizer(folder, run)
+            return kept
 
 
 def _read_tokenizer(folder: Path, run: Path | None) -> AnyTokenizer:
@@ -92,7 +116,7 @@ def _texts(folder: Path, shards: Sequence[dict[str, Any]], start: int) -> Iterat
     """The cleaned documents from number `start` on; whole shards before it are passed over."""
     first = 0
     for shard in shards:
-        documents, name = int(number(shard.get("documents"))), text_of(shard.get("name"))
+        documents, name = _documents(shard), text_of(shard.get("name"))
         if first + documents > start and name == Path(name).name:
             try:
                 with (folder / f"{name}.jsonl").open("rb") as file:
@@ -109,6 +133,11 @@ def _texts(folder: Path, shards: Sequence[dict[str, Any]], start: int) -> Iterat
                     fix="prepare the data again",
                 ) from error
         first += documents
+
+
+def _documents(shard: dict[str, Any]) -> int:
+    """How many documents an index says that a shard has; none where it says no number."""
+    return int(known(shard.get("documents")) or 0)
 
 
 def _document(documents: TokenSet, index: int, tokenizer: AnyTokenizer) -> Row:
@@ -133,72 +162,113 @@ class RecipeRows:
 
     def __init__(self, places: Sequence[Path]) -> None:
         self.places = places
-        self._kept: dict[Path, tuple[float, list[Row], dict[str, str]]] = {}
+        self._kept: dict[Path, tuple[object, RowsPage]] = {}
         self._lock = threading.Lock()  # one at a time: reading may take all cores
 
     def page(self, recipe: Path, start: int, count: int, search: str) -> RowsPage:
         """Rows out of the first MOST_AGAIN of the training part."""
+        state = stamp(recipe)
         with self._lock:
-            changed = recipe.stat().st_mtime if recipe.is_file() else 0.0
-            known = self._kept.get(recipe)
-            if known is None or known[0] != changed:
-                known = self._kept[recipe] = (changed, *self._render(recipe))
-        _, rows, facts = known
+            kept = self._kept.get(recipe)
+            if kept is None or kept[0] != state:
+                kept = self._kept[recipe] = state, self._read(recipe)
+        page = kept[1]
         wanted = search.casefold()
-        fitting = [row for row in rows if not wanted or wanted in _said(row)]
-        page = fitting[start : start + count]
+        fitting = [row for row in page.rows if not wanted or wanted in _said(row)]
         after = start + count if start + count < len(fitting) else None
-        return RowsPage(rows=page, next=after, total=len(fitting), facts=facts)
+        found = len(fitting) if wanted else None
+        return replace(page, rows=fitting[start : start + count], next=after, found=found)
 
-    def _render(self, path: Path) -> tuple[list[Row], dict[str, str]]:
+    def _read(self, path: Path) -> RowsPage:
+        try:
+            return self._render(path)
+        except OSError as error:  # the recipe is somebody else's, and so are the files that it names
+            raise _unreadable(path, str(error.filename or ""), str(error.strerror or error)) from error
+
+    def _render(self, path: Path) -> RowsPage:
+        """All rows that are shown, as one page."""
         from groundup.run.entry import read_recipe
         from groundup.run.preview import preview_rows
-        from groundup.run.preview_networks import preview_network, preview_pairs
+        from groundup.run.preview_networks import NETWORK_KINDS, preview_network, preview_pairs
 
         recipe = read_recipe(path)
-        self._refuse_outside(path, [recipe.model_dump(mode="json")])
-        if recipe.data.kind in ("table", "images", "environment"):
-            found = preview_network(
-                recipe, 16 if recipe.data.kind == "environment" else MOST_AGAIN, augment=False, out=None
-            )
+        for name in named_files(recipe.model_dump(mode="json")):
+            self._refuse_outside(path, name)
+        if recipe.data.kind in NETWORK_KINDS:
+            most = MOST_PLAYED if recipe.data.kind in ("environment", "game") else MOST_AGAIN
+            found = preview_network(recipe, most, augment=False, out=None)
             facts = {name: text_of(value)[:400] for name, value in found["facts"].items()}
-            return [_cells(index, row, found["headers"]) for index, row in enumerate(found["rows"], 1)], facts
-        if recipe.data.kind == "pairs":
-            rendered, tokenizer, _ = preview_pairs(recipe, MOST_AGAIN)
-        else:
-            rendered, tokenizer, _ = preview_rows(str(path), MOST_AGAIN, [])
+            rows = [_cells(index, row, found["headers"]) for index, row in enumerate(found["rows"], 1)]
+            return _page(rows, found["total"], facts)
+        pairs = recipe.data.kind == "pairs"
+        shown = preview_pairs(recipe, MOST_AGAIN) if pairs else preview_rows(str(path), MOST_AGAIN, [])
         rows = [
             Row(
                 number=index,
                 text=row.text[:LONGEST_TEXT],
                 ids=list(row.ids[:SHOWN_TOKENS]),
-                tokens=[tokenizer.decode([id], skip_specials=False) for id in row.ids[:SHOWN_TOKENS]],
+                tokens=[shown.tokenizer.decode([id], skip_specials=False) for id in row.ids[:SHOWN_TOKENS]],
                 learned=[bool(one) for one in row.trainable[:SHOWN_TOKENS]],
                 cut=max(0, len(row.ids) - SHOWN_TOKENS),
             )
-            for index, row in enumerate(rendered, start=1)
+            for index, row in enumerate(shown.rows, start=1)
         ]
-        return rows, {}
+        return _page(rows, shown.total, {})
 
-    def _refuse_outside(self, path: Path, values: list[Any]) -> None:
-        """Refuse a recipe that names anything outside the folders that are served."""
+    def _refuse_outside(self, path: Path, name: str) -> None:
+        """Refuse a name that stands for anything outside the folders that are served, or that can stand for nothing."""
         allowed = [place.resolve() for place in (*self.places, Path())]
-        for text in _strings(values):
-            remote = text.startswith(("hf:", "http:", "https:"))
-            looks = remote or "/" in text or "\\" in text or text.startswith(("~", ".."))
-            if looks and (remote or not any(_below(text, place) for place in allowed)):
-                raise GroundupError(
-                    "E-SERVE-042",
-                    "the rows would have to be read from outside the folders that are served",
-                    where=printable(text),
-                    why="a recipe in a folder of runs may name any file; the page shows only what was offered",
-                    fix=f"groundup data show {printable(str(path))}   (on the machine itself)\n"
-                    "or: groundup serve --data FOLDER   (offers the folder that holds it)",
-                )
+        if name.startswith(REMOTE):
+            raise _outside(path, name)
+        try:
+            named = Path(name).expanduser()
+            named.stat()
+        except FileNotFoundError:  # a glob, a set that is built in, or a fault that the data room puts into words
+            matches = map(Path, glob.glob(str(named), recursive=True))  # noqa: PTH207  Path.glob refuses absolute patterns
+            places = [named, *matches]
+        except (OSError, ValueError, RuntimeError) as error:
+            if isinstance(error, OSError) and error.errno == errno.EACCES:
+                raise _outside(path, name) from error
+            raise _unreadable(path, name, str(error)) from error
+        else:
+            places = [named]
+        if not all(lies_below(place, allowed) and not leads_outside(place, *allowed) for place in places):
+            raise _outside(path, name)
 
 
-def _below(text: str, place: Path) -> bool:
-    return Path(text).expanduser().resolve().is_relative_to(place)
+def _page(rows: list[Row], total: int | None, facts: dict[str, str]) -> RowsPage:
+    within = len(rows) if total is None or len(rows) < total else None
+    return RowsPage(rows=rows, next=None, total=total, within=within, facts=facts)
+
+
+def _outside(path: Path, name: str) -> GroundupError:
+    return GroundupError(
+        "E-SERVE-042",
+        "the rows would have to be read from outside the folders that are served",
+        where=printable(name),
+        why="a recipe in a folder of runs may name any file; the page shows only what was offered",
+        fix=f"groundup data show {printable(str(path))}   (on the machine itself)\n"
+        "or: groundup serve --data FOLDER   (offers the folder that holds it)",
+    )
+
+
+def _unreadable(path: Path, name: str, fault: str) -> GroundupError:
+    return GroundupError(
+        "E-SERVE-043",
+        f"the recipe names a file that cannot be read: {printable(fault, 120)}",
+        where=f"{printable(str(path))}: {printable(name)}",
+        why="it is closed to this user, no file can have its name, or the links on the way to it lead in a circle",
+        fix="make it readable or name another one in the recipe, and load the page again",
+    )
+
+
+def named_files(value: Any) -> Iterator[str]:
+    """Every text in a recipe that names a file: those under the keys of NAMING, however deep."""
+    if isinstance(value, dict):
+        for key, item in value.items():
+            yield from _strings(item) if key in NAMING else named_files(item)
+    elif isinstance(value, list):
+        yield from itertools.chain.from_iterable(map(named_files, value))
 
 
 def _strings(values: Any) -> Iterator[str]:

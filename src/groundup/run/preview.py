@@ -6,7 +6,6 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -21,15 +20,13 @@ from groundup.run.chats import prepare_chats
 from groundup.run.entry import read_recipe
 from groundup.run.labels import prepare_labels
 from groundup.run.language import tokenizer_of_chats, tokenizer_of_labels
+from groundup.run.preview_networks import RowsShown
 from groundup.run.texts import PreparedTexts, Say, prepare_texts
 from groundup.text.chat import Rendered
-from groundup.text.tokenizer import AnyTokenizer
 
 
-def preview_rows(
-    recipe_path: str, rows: int, overrides: Sequence[str]
-) -> tuple[list[Rendered], AnyTokenizer, dict[str, Any]]:
-    """The first rows of a recipe's training data as they will be learnt, the tokenizer, and the ledger."""
+def preview_rows(recipe_path: str, rows: int, overrides: Sequence[str]) -> RowsShown:
+    """The first rows of a recipe's training data as they will be learnt."""
     recipe = read_recipe(Path(recipe_path), overrides)
     base = models.load_described(Path(recipe.init_from))[0] if recipe.init_from else None
     own = base.options.context if base else DEFAULT_CONTEXT
@@ -39,15 +36,16 @@ def preview_rows(
             tokenizer = base.tokenizer if base else tokenizer_of_chats(recipe, Path(folder), lambda line: None)
             template = base.chat if base else None
             chats = prepare_chats(recipe, tokenizer, template, context=context, folder=None, show=rows)
-            return chats.shown, tokenizer, chats.ledger
+            return RowsShown(chats.shown, tokenizer, chats.ledger, sum(chats.ledger["fit"].values()))
         if isinstance(recipe.data, LabelledData):
             tokenizer = base.tokenizer if base else tokenizer_of_labels(recipe, Path(folder), lambda line: None)
             labels = prepare_labels(recipe, tokenizer, context=min(context, LABELLED_CONTEXT), folder=None)
             part = labels.parts["train"]
             pairs = zip(part.rows[:rows], part.examples[:rows], strict=True)
-            return [_labelled(row, example) for row, example in pairs], tokenizer, labels.ledger
+            shown = [_labelled(row, example) for row, example in pairs]
+            return RowsShown(shown, tokenizer, labels.ledger, len(part.rows))
         texts = prepare_texts(recipe, Path(folder), base.tokenizer if base else None, say=lambda line: None)
-        shown: list[Rendered] = []
+        shown = []
         for documents in texts.train.values():
             for index in range(min(rows - len(shown), documents.num_documents)):
                 ids = [int(i) for i in documents.document(index)[: context + 1]]
@@ -58,7 +56,8 @@ def preview_rows(
                 # the first token has nothing before it to be predicted from
                 shown.append(Rendered(ids, [False] + [True] * (len(ids) - 1), [-1] * len(ids), text))
         ledger = {name: card.get("ledger", {}) for name, card in texts.cards.items()}
-        return shown, texts.tokenizer, ledger
+        total = sum(documents.num_documents for documents in texts.train.values())
+        return RowsShown(shown, texts.tokenizer, ledger, total)
 
 
 def _hidden(ids: list[int], masking: Masking, tokenizer: AnyTokenizer, seed: int) -> Rendered:

@@ -1,14 +1,16 @@
 """What networks that are no language models will see, before they are trained: rows of tables as numbers, images,
-pairs as ids, and the spaces and first steps of an environment."""
+pairs as ids, and the first steps in an environment or moves on a board."""
 
 from __future__ import annotations
 
 import tempfile
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 
+from groundup.data.boards import Boards, game_of
 from groundup.data.environments import Environments, make
 from groundup.data.image_operations import AugmentOptions
 from groundup.data.image_options import ImageOptions
@@ -18,7 +20,7 @@ from groundup.data.table_options import TableOptions
 from groundup.data.table_set import TablePart, read_table
 from groundup.errors import printable
 from groundup.evaluation.episodes import random_policy
-from groundup.recipe.tree import EnvironmentData, ImageData, Recipe, TableData
+from groundup.recipe.tree import EnvironmentData, GameData, ImageData, Recipe, TableData
 from groundup.run.pictures import require_sheet
 from groundup.run.prediction import room_options
 from groundup.run.translation import translation_work
@@ -28,11 +30,23 @@ from groundup.text.tokenizer import AnyTokenizer
 SHOWN = 8
 """Numbers of an observation that are shown."""
 
+NETWORK_KINDS = ("table", "images", "environment", "game")
+"""The kinds of data that `preview_network` shows."""
+
 Shown = dict[str, Any]
 
 
+class RowsShown(NamedTuple):
+    """The first rows of a training set as tokens, the tokenizer, the ledger, and how many rows the set has."""
+
+    rows: list[Rendered]
+    tokenizer: AnyTokenizer
+    ledger: dict[str, Any]
+    total: int
+
+
 def preview_network(recipe: Recipe, rows: int, *, augment: bool, out: str | None) -> Shown:
-    """The first training rows of a table or a set of images, or random steps in an environment.
+    """The first training rows of a table or a set of images, random steps in an environment, or random moves of games.
 
     Args:
         recipe: checked.
@@ -42,18 +56,21 @@ def preview_network(recipe: Recipe, rows: int, *, augment: bool, out: str | None
 
     Returns:
         title, facts {name: value}, answer (what the answer of a row is called), headers and rows: [{place, answer,
-        cells: a line of texts and numbers under each of the headers}], ledger, sheet.
+        cells: a line of texts and numbers under each of the headers}], total (how many rows there are; None where they
+        have no end), ledger, sheet.
     """
     if isinstance(recipe.data, TableData):
         return _table(recipe.data, rows)
     if isinstance(recipe.data, ImageData):
         return _images(recipe.data, rows, augment, out)
+    if isinstance(recipe.data, GameData):
+        return _game(recipe.data, rows, recipe.seed)
     assert isinstance(recipe.data, EnvironmentData)
     return _environment(recipe.data, rows, recipe.seed)
 
 
 def _found(title: str, facts: Shown, answer: str, headers: list[str], rows: list[Shown], **more: Any) -> Shown:
-    empty: Shown = {"ledger": {}, "sheet": None}
+    empty: Shown = {"total": None, "ledger": {}, "sheet": None}
     return {"title": title, "facts": facts, "answer": answer, "headers": headers, "rows": rows} | empty | more
 
 
@@ -77,7 +94,8 @@ def _table(data: TableData, rows: int) -> Shown:
     ]
     headers = ["feature", "cell", "number"]
     facts = {name: value for name, value in facts.items() if value}
-    return _found("table", facts, "answer", headers, shown, ledger=table.card, findings=table.findings)
+    more = {"total": len(part.rows), "ledger": table.card, "findings": table.findings}
+    return _found("table", facts, "answer", headers, shown, **more)
 
 
 def _seen(part: TablePart, number: int) -> list[float]:
@@ -109,14 +127,15 @@ def _images(data: ImageData, rows: int, augment: bool, out: str | None) -> Shown
             "augment": ", ".join(one.kind for one in data.augment.operations),
             "labels": ", ".join(preparation.labels),
         }
-        train = [row for row in images.rows if row.side == "train"][:rows]
+        train = [row for row in images.rows if row.side == "train"]
         shown = [
-            {"place": row.place, "answer": row.answer, "cells": _pixels(images.images[row.number])} for row in train
+            {"place": row.place, "answer": row.answer, "cells": _pixels(images.images[row.number])}
+            for row in train[:rows]
         ]
     facts = {name: value for name, value in facts.items() if value}
     headers = ["channel", "range", "mean"]
-    findings = {"findings": images.findings}
-    return _found("images", facts, "label", headers, shown, ledger=images.card, sheet=out, **findings)
+    more = {"total": len(train), "ledger": images.card, "sheet": out, "findings": images.findings}
+    return _found("images", facts, "label", headers, shown, **more)
 
 
 def _pixels(image_CHW: Any) -> list[list[Any]]:
@@ -155,14 +174,42 @@ def _environment(data: EnvironmentData, rows: int, seed: int) -> Shown:
     return _found(f"environment {options.id}", facts, "reward", ["step", "numbers"], steps)
 
 
+def _game(data: GameData, rows: int, seed: int) -> Shown:
+    """Random legal moves, and the boards that they were made on: what a search would choose from."""
+    game, random = game_of(data.game), np.random.default_rng(seed)
+    board_1HW, number, move, steps = game.start(1), 1, 0, list[Shown]()
+    for _ in range(rows):
+        move += 1
+        chosen_1 = random.choice(np.flatnonzero(game.legal(board_1HW)[0]), size=1)
+        cells = [*_squares(board_1HW), ["move", str(chosen_1[0])]]
+        board_1HW = game.play(board_1HW, chosen_1)
+        over_1, worth_1 = game.outcome(board_1HW)
+        ended = ("won" if worth_1[0] < 0 else "drawn") if over_1[0] else ""
+        steps.append({"place": f"game {number}, move {move}", "answer": ended, "cells": cells})
+        if ended:
+            board_1HW, number, move = game.start(1), number + 1, 0
+    facts = {
+        "board": f"{game.rows} × {game.columns} squares, {game.in_a_row} in a line win",
+        "moves": f"0 to {game.moves - 1}, " + ("a column" if game.falls else "a square, row by row"),
+        "goes in": f"{list(game.shape)} numbers: own stones, the other's, empty squares",
+        "symmetries": f"{len(game.symmetries.square_YS)}",
+    }
+    return _found(f"game {game.name}", facts, "outcome", ["board", "x moves next"], steps)
+
+
+def _squares(board_1HW: Boards) -> list[list[str]]:
+    """A line for each row of a board: x for the stones of the player to move, o for the other's."""
+    return [[f"row {number}", " ".join(".xo"[stone] for stone in line)] for number, line in enumerate(board_1HW[0])]
+
+
 def _numbers(values: torch.Tensor) -> str:
     flat = values.flatten().tolist()
     return ", ".join(f"{one:.4g}" for one in flat[:SHOWN]) + (" …" if len(flat) > SHOWN else "")
 
 
-def preview_pairs(recipe: Recipe, rows: int) -> tuple[list[Rendered], AnyTokenizer, dict[str, Any]]:
+def preview_pairs(recipe: Recipe, rows: int) -> RowsShown:
     """The first training pairs as they will be learnt: the ids of the source, what begins the target, and its ids,
-    which alone are learned; the tokenizer, and the card."""
+    which alone are learned."""
     with tempfile.TemporaryDirectory(prefix="groundup-show-") as folder:
         work = translation_work(recipe, Path(folder), say=lambda line: None)
     encoded, texts = work.pairs["train"], work.rows["train"]
@@ -172,4 +219,4 @@ def preview_pairs(recipe: Recipe, rows: int) -> tuple[list[Rendered], AnyTokeniz
         learned = [False] * (len(pair.source) + 1) + [True] * len(pair.target)
         text = f"{texts[index].source}  →  {texts[index].target}"
         shown.append(Rendered(ids, learned, [-1] * len(ids), text))
-    return shown, work.tokenizer, work.card
+    return RowsShown(shown, work.tokenizer, work.card, len(encoded.pairs))

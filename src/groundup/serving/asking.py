@@ -1,10 +1,12 @@
 """What chat and plain completions have in common: from the fields of a request to `Wanted`, the check of the context,
-and the count of tokens."""
+the count of tokens, and what stands around the choices of an answer."""
 
 from __future__ import annotations
 
 import json
 import secrets
+import time
+from collections.abc import Iterator
 from typing import Any
 
 from groundup.serving.errors import Refused, too_long
@@ -12,6 +14,7 @@ from groundup.serving.options import ServerOptions
 from groundup.serving.reading import depth
 from groundup.serving.schema import ChatRequest, ChoiceStructure, CompletionRequest, Sampling, SchemaFormat
 from groundup.serving.served import Language, Piece, Structure, Wanted
+from groundup.serving.streams import DONE, event
 
 SEEDS = 2**63
 
@@ -121,6 +124,40 @@ class Usage:
             "total_tokens": self._prompt + self._answer,
             "prompt_tokens_details": {"cached_tokens": min(sum(self._cached.values()), self._prompt)},
         }
+
+
+class Envelope:
+    """What stands around the choices of one answer.
+
+    Args:
+        prefix: of its id.
+        kinds: the `object` of a whole answer, and of a chunk.
+    """
+
+    def __init__(
+        self, prefix: str, kinds: tuple[str, str], model: str, body: ChatRequest | CompletionRequest, usage: Usage
+    ) -> None:
+        self._kinds, self._usage = kinds, usage
+        self._counted = body.stream_options is not None and bool(body.stream_options.include_usage)
+        self._id, self._created, self._model = f"{prefix}-{secrets.token_hex(12)}", int(time.time()), model
+
+    def whole(self, choices: list[dict[str, Any]]) -> dict[str, Any]:
+        """The body of an answer that is not streamed."""
+        return {**self._head(self._kinds[0]), "choices": choices, "usage": self._usage.body()}
+
+    def chunk(self, choice: dict[str, Any]) -> bytes:
+        """An event of a stream."""
+        usage = {"usage": None} if self._counted else {}
+        return event({**self._head(self._kinds[1]), "choices": [choice], **usage})
+
+    def end(self) -> Iterator[bytes]:
+        """The last events of a stream: the count of tokens, if it was asked for, and the end."""
+        if self._counted:
+            yield event({**self._head(self._kinds[1]), "choices": [], "usage": self._usage.body()})
+        yield DONE
+
+    def _head(self, kind: str) -> dict[str, Any]:
+        return {"id": self._id, "object": kind, "created": self._created, "model": self._model}
 
 
 def no_effect(body: ChatRequest | CompletionRequest) -> list[str]:

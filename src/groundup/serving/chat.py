@@ -7,16 +7,16 @@ come, the whole answer joins them. So what is streamed is what is not (C11).
 from __future__ import annotations
 
 import secrets
-import time
 from collections.abc import AsyncGenerator, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from fastapi import APIRouter, Request
-from fastapi.responses import JSONResponse, Response
+from fastapi.responses import Response
 
 from groundup.serving import scores
 from groundup.serving.asking import (
+    Envelope,
     Usage,
     check_depth,
     check_room,
@@ -30,7 +30,7 @@ from groundup.serving.errors import Refused
 from groundup.serving.reading import ignored, read
 from groundup.serving.schema import KNOWN_CHAT, ChatRequest, Tool
 from groundup.serving.served import Finish, Language, Piece
-from groundup.serving.streams import DONE, KEEP_ALIVE, Answers, Asked, EventStream, begun, event, unless_gone, within
+from groundup.serving.streams import KEEP_ALIVE, Answers, Asked, answered
 from groundup.serving.tools import CallReader, Said, demanded, rendered
 
 
@@ -94,12 +94,7 @@ class Conversation:
 
     def __init__(self, model: str, body: ChatRequest, choices: list[Choice], usage: Usage) -> None:
         self._body, self._choices, self._usage = body, choices, usage
-        self._head = {
-            "id": f"chatcmpl-{secrets.token_hex(12)}",
-            "object": "chat.completion",
-            "created": int(time.time()),
-            "model": model,
-        }
+        self._around = Envelope("chatcmpl", ("chat.completion", "chat.completion.chunk"), model, body, usage)
 
     async def _steps(self, answers: Answers, silence: float | None) -> AsyncGenerator[tuple[int, Step] | None, None]:
         """Which choice, and what is new of it; None after a silence."""
@@ -141,19 +136,13 @@ class Conversation:
             choices.append(
                 {"index": index, "message": message, "logprobs": scored, "finish_reason": choice.finish_reason}
             )
-        return {**self._head, "choices": choices, "usage": self._usage.body()}
-
-    def _chunk(self, choices: list[dict[str, Any]], usage: dict[str, Any] | None = None) -> bytes:
-        chunk: dict[str, Any] = {**self._head, "object": "chat.completion.chunk", "choices": choices}
-        if self._body.stream_options is not None and self._body.stream_options.include_usage:
-            chunk["usage"] = usage
-        return event(chunk)
+        return self._around.whole(choices)
 
     def _choice(
         self, index: int, delta: dict[str, Any], finish: str | None = None, scored: list[dict[str, Any]] | None = None
     ) -> bytes:
         logprobs = {"content": scored, "refusal": None} if scored else None
-        return self._chunk([{"index": index, "delta": delta, "logprobs": logprobs, "finish_reason": finish}])
+        return self._around.chunk({"index": index, "delta": delta, "logprobs": logprobs, "finish_reason": finish})
 
     def _sent(self, index: int, step: Step) -> Iterator[bytes]:
         deltas = step.deltas or ([{"content": ""}] if step.logprobs else [])
@@ -173,9 +162,8 @@ class Conversation:
                 continue
             for chunk in self._sent(*arrived):
                 yield chunk
-        if self._body.stream_options is not None and self._body.stream_options.include_usage:
-            yield self._chunk([], self._usage.body())
-        yield DONE
+        for last in self._around.end():
+            yield last
 
 
 def prepared(
@@ -232,14 +220,6 @@ def router(desk: Desk) -> APIRouter:
         usage = Usage([len(ids)], len(wanted))
         choices = [Choice(language, reader, bool(body.logprobs)) for reader in readers]
         conversation = Conversation(served.name, body, choices, usage)
-        if not body.stream:
-            work = within(desk.options.request_seconds, conversation.whole(answers))
-            try:
-                return JSONResponse(await unless_gone(request.receive, work), headers=headers)
-            finally:
-                answers.close()
-        silence = desk.options.keep_alive_seconds
-        await begun(request, answers, silence)
-        return EventStream(answers, conversation.events(answers, silence), desk.options.request_seconds, headers)
+        return await answered(request, answers, conversation, desk.options, headers, stream=bool(body.stream))
 
     return routes

@@ -3,17 +3,16 @@ the prompt too."""
 
 from __future__ import annotations
 
-import secrets
-import time
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 from typing import Any
 
 from fastapi import APIRouter, Request
-from fastapi.responses import JSONResponse, Response
+from fastapi.responses import Response
 
 from groundup.serving import scores
 from groundup.serving.asking import (
+    Envelope,
     Usage,
     check_ids,
     check_room,
@@ -27,7 +26,7 @@ from groundup.serving.errors import Refused
 from groundup.serving.reading import ignored, read
 from groundup.serving.schema import KNOWN_COMPLETION, CompletionRequest
 from groundup.serving.served import Finish, Language, Piece, Wanted
-from groundup.serving.streams import DONE, KEEP_ALIVE, Answers, Asked, EventStream, begun, event, unless_gone, within
+from groundup.serving.streams import KEEP_ALIVE, Answers, Asked, answered
 
 DEFAULT_TOKENS = 16
 """How long an answer is unless it is said, as OpenAI has it for plain completions."""
@@ -78,7 +77,7 @@ class Choice:
         self._prompt_alone = body.max_tokens == 0
         self._columns = scores.Columns(language)
         self._text_columns = scores.Columns(language, len(prompt.text)) if self._echo else self._columns
-        self.finish: Finish | None = None
+        self.finish: Finish | None = "length" if self._prompt_alone else None
 
     def take(self, piece: Piece) -> tuple[str, dict[str, Any] | None]:
         """The new text, and the log-probabilities of the new tokens."""
@@ -103,27 +102,23 @@ class Continuation:
         self._prompts = prompts
         self._choices = [Choice(language, prompt, body) for prompt in prompts for _ in range(self._n)]
         self._usage = Usage([len(prompt.ids) for prompt in prompts], self._n)
-        self._head = {
-            "id": f"cmpl-{secrets.token_hex(12)}",
-            "object": "text_completion",
-            "created": int(time.time()),
-            "model": model,
-        }
+        self._echo_alone = body.max_tokens == 0 and body.logprobs is None
+        """The answer is the prompt, for which no model is needed."""
+        self._around = Envelope("cmpl", ("text_completion", "text_completion"), model, body, self._usage)
 
     def asked(self, wanted: list[Wanted]) -> list[Asked]:
+        """What the model is asked."""
+        if self._echo_alone:
+            return []
         return [Asked(prompt.ids, one) for prompt in self._prompts for one in wanted]
-
-    def echoed(self) -> dict[str, Any]:
-        """The answer that is the prompt alone, for which no model is needed."""
-        choices = [
-            {"index": index, "text": self._prompts[index // self._n].text, "logprobs": None, "finish_reason": "length"}
-            for index in range(len(self._choices))
-        ]
-        return {**self._head, "choices": choices, "usage": self._usage.body()}
 
     async def _steps(
         self, answers: Answers, silence: float | None
     ) -> AsyncGenerator[tuple[int, str, dict[str, Any] | None] | None, None]:
+        """Which choice, its new text and log-probabilities; None after a silence."""
+        if self._echo_alone:
+            for index in range(len(self._choices)):
+                yield index, "", None
         async for arrived in answers.pieces(silence):
             if arrived is None:
                 yield None
@@ -156,38 +151,27 @@ class Continuation:
             }
             for index, choice in enumerate(self._choices)
         ]
-        return {**self._head, "choices": choices, "usage": self._usage.body()}
-
-    def _chunk(self, choices: list[dict[str, Any]], usage: dict[str, Any] | None = None) -> bytes:
-        chunk: dict[str, Any] = {**self._head, "choices": choices}
-        if self._body.stream_options is not None and self._body.stream_options.include_usage:
-            chunk["usage"] = usage
-        return event(chunk)
+        return self._around.whole(choices)
 
     def _choice(self, index: int, text: str, scored: dict[str, Any] | None, finish: str | None = None) -> bytes:
-        return self._chunk([{"index": index, "text": text, "logprobs": scored, "finish_reason": finish}])
+        return self._around.chunk({"index": index, "text": text, "logprobs": scored, "finish_reason": finish})
 
-    async def events(self, answers: Answers | None, silence: float) -> AsyncGenerator[bytes, None]:
-        """The answer as server-sent events; without answers, the echo alone."""
+    async def events(self, answers: Answers, silence: float) -> AsyncGenerator[bytes, None]:
+        """The answer as server-sent events."""
         if self._body.echo:
             for index in range(len(self._choices)):
                 yield self._choice(index, self._prompts[index // self._n].text, None)
-        if answers is not None:
-            async for arrived in self._steps(answers, silence):
-                if arrived is None:
-                    yield KEEP_ALIVE
-                    continue
-                index, text, scored = arrived
-                if text or scored:
-                    yield self._choice(index, text, scored)
-                if self._choices[index].finish is not None:
-                    yield self._choice(index, "", None, self._choices[index].finish)
-        else:
-            for index in range(len(self._choices)):
-                yield self._choice(index, "", None, "length")
-        if self._body.stream_options is not None and self._body.stream_options.include_usage:
-            yield self._chunk([], self._usage.body())
-        yield DONE
+        async for arrived in self._steps(answers, silence):
+            if arrived is None:
+                yield KEEP_ALIVE
+                continue
+            index, text, scored = arrived
+            if text or scored:
+                yield self._choice(index, text, scored)
+            if self._choices[index].finish is not None:
+                yield self._choice(index, "", None, self._choices[index].finish)
+        for last in self._around.end():
+            yield last
 
 
 def router(desk: Desk) -> APIRouter:
@@ -218,19 +202,7 @@ def router(desk: Desk) -> APIRouter:
             top_logprobs=body.logprobs or 0,
             prompt_logprobs=body.logprobs if body.echo else None,
         )
-        silence, seconds = desk.options.keep_alive_seconds, desk.options.request_seconds
-        nothing = body.max_tokens == 0 and body.logprobs is None
-        if nothing and not body.stream:
-            return JSONResponse(continuation.echoed(), headers=headers)
-        answers = desk.answers(language, [] if nothing else continuation.asked(wanted))
-        if not body.stream:
-            work = within(seconds, continuation.whole(answers))
-            try:
-                return JSONResponse(await unless_gone(request.receive, work), headers=headers)
-            finally:
-                answers.close()
-        if not nothing:
-            await begun(request, answers, silence)
-        return EventStream(answers, continuation.events(None if nothing else answers, silence), seconds, headers)
+        answers = desk.answers(language, continuation.asked(wanted))
+        return await answered(request, answers, continuation, desk.options, headers, stream=bool(body.stream))
 
     return routes

@@ -30,6 +30,8 @@ KINDS = {
 STATUS = {  # of a GroundupError, by its code; others by `ROOMS`
     "E-SERVE-001": (404, "model_not_found", "model"),
     "E-SERVE-002": (503, "model_does_not_fit", "model"),
+    "E-SERVE-041": (404, "E-SERVE-041", None),
+    "E-SERVE-042": (403, "E-SERVE-042", None),
     "E-GEN-001": (400, "invalid_value", None),
     "E-GEN-002": (400, "empty_prompt", None),
     "E-GEN-003": (400, "context_length_exceeded", None),
@@ -89,6 +91,16 @@ def of_groundup(error: GroundupError) -> Refused:
     if status < 500:  # what is wrong with the server's own files is for its log
         parts += [f"{name}: {text}" for name, text in (("where", error.where), ("fix", error.fix)) if text]
     return Refused(status, "; ".join(" ".join(part.split()) for part in parts), code, param)
+
+
+def of_library(error: GroundupError) -> JSONResponse:
+    """The answer of the page's own routes, whose reader may look into the files at fault: all parts, a line each."""
+    parts = [error.what, *(f"{n}: {part}" for n, part in (("where", error.where), ("why", error.why)) if part)]
+    status = STATUS.get(error.code, (409,))[0]
+    refused = Refused(status, error.what, error.code)
+    body = refused.body()
+    body["error"]["message"] = "\n".join([*parts, f"fix: {error.fix}"])
+    return JSONResponse(body, status)
 
 
 def too_long(tokens: int, context: int) -> Refused:

@@ -136,11 +136,19 @@ class Row:
 
 @dataclass(frozen=True, kw_only=True)
 class RowsPage:
-    """Rows of one part; next: the row to ask from next, None at the end; total: how many there are, if known."""
+    """Rows of one part.
+
+    next: the row to ask from next, None at the end.
+    total: how many rows the part has; None if it has no end.
+    within: only so many of them, from the first on, are shown and searched; None: all.
+    found: how many of these hold the text that was searched; None if none was, or if they are too many to be counted.
+    """
 
     rows: list[Row]
     next: int | None
     total: int | None
+    within: int | None = None
+    found: int | None = None
     facts: dict[str, str] = field(default_factory=dict)
 
 

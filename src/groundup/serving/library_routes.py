@@ -10,10 +10,11 @@ from collections.abc import Callable
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request, Response
-from fastapi.responses import HTMLResponse, JSONResponse
+from fastapi.responses import HTMLResponse
 from fastapi.routing import APIRoute
 
 from groundup.errors import GroundupError
+from groundup.serving.errors import of_library
 from groundup.serving.library import (
     DataDetail,
     DataLine,
@@ -34,7 +35,6 @@ REPORT_POLICY = (
 """Of a report: a page in an origin of its own that loads nothing. The report itself narrows it to the hashes of its
 style and script."""
 
-STATUS = {"E-SERVE-041": 404, "E-SERVE-042": 403}
 LARGEST = 1 << 53
 """Whole numbers up to here survive in a browser."""
 
@@ -54,18 +54,11 @@ class _Route(APIRoute):
             try:
                 response = await handle(request)
             except GroundupError as fault:
-                response = JSONResponse(refusal(fault), STATUS.get(fault.code, 409))
+                response = of_library(fault)
             response.headers.setdefault("Cache-Control", "no-store")
             return response
 
         return answer
-
-
-def refusal(fault: GroundupError) -> dict[str, Any]:
-    """An error of ours as a body of the API: one message of its parts, and its code."""
-    said = [fault.what, fault.where and f"where: {fault.where}", fault.why and f"why: {fault.why}", f"fix: {fault.fix}"]
-    message = "\n".join(part for part in said if part)
-    return {"error": {"message": message, "type": "invalid_request_error", "param": None, "code": fault.code}}
 
 
 def router(library: Library) -> APIRouter:

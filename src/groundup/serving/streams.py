@@ -1,8 +1,8 @@
 """From the engine's thread into the event loop, and out as server-sent events.
 
-`Answers` collects the pieces of one request's answers; `EventStream` sends them and notices when nobody reads any
-more; `unless_gone` does the same for an answer that is sent whole. However a request ends, its tickets are cancelled.
-Nothing of OpenAI's shapes may enter here.
+`Answers` collects the pieces of one request's answers; `answered` sends what a `Reply` makes of them: by `EventStream`,
+which notices when nobody reads any more, or whole, where `unless_gone` does the same. However a request ends, its
+tickets are cancelled. Nothing of OpenAI's shapes may enter here.
 """
 
 from __future__ import annotations
@@ -12,13 +12,14 @@ import json
 from collections import deque
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, MutableMapping, Sequence
 from contextlib import aclosing
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 from fastapi import Request
-from starlette.responses import Response
+from starlette.responses import JSONResponse, Response
 
 from groundup.errors import GroundupError
 from groundup.serving.errors import Refused, of_groundup
+from groundup.serving.options import ServerOptions
 from groundup.serving.served import Language, Piece, Sink, Ticket, Wanted
 
 WINDOW = 8
@@ -117,12 +118,13 @@ class Answers:
         return bool(self._arrived)
 
     async def begun(self, seconds: float) -> None:
-        """Wait a little for the first piece, so that a fault before it can still have a status of its own.
+        """Wait a little for the first piece, so that a fault before it can still have a status of its own; where
+        nothing was asked, none will come.
 
         Raises:
             GroundupError, Refused: an answer failed before its first piece.
         """
-        if await self.arrived(seconds):
+        if self._asked and await self.arrived(seconds):
             _, first = self._arrived[0]
             if isinstance(first, GroundupError | Refused):
                 raise first
@@ -255,3 +257,35 @@ async def begun(request: Request, answers: Answers, seconds: float) -> None:
     finally:
         if not waited:
             answers.close()
+
+
+class Reply(Protocol):
+    """What a request is answered with, made of the pieces of its answers."""
+
+    async def whole(self, answers: Answers) -> dict[str, Any]:
+        """The body of an answer that is not streamed."""
+        ...
+
+    def events(self, answers: Answers, silence: float) -> AsyncGenerator[bytes, None]:
+        """The answer as server-sent events; a comment whenever nothing came for `silence` seconds."""
+        ...
+
+
+async def answered(
+    request: Request, answers: Answers, reply: Reply, options: ServerOptions, headers: dict[str, str], *, stream: bool
+) -> Response:
+    """The answer to a request, whole or as a stream that has begun.
+
+    Raises:
+        GroundupError, Refused: it failed before anything was sent.
+        Gone: the client went away.
+    """
+    if stream:
+        await begun(request, answers, options.keep_alive_seconds)
+        events = reply.events(answers, options.keep_alive_seconds)
+        return EventStream(answers, events, options.request_seconds, headers)
+    try:
+        work = within(options.request_seconds, reply.whole(answers))
+        return JSONResponse(await unless_gone(request.receive, work), headers=headers)
+    finally:
+        answers.close()

@@ -53,7 +53,7 @@ export const en = {
   card: "Card", rows: "Rows", quarantine: "Quarantine", ledger: "Ledger", number: "Number", share: "Share", read: "read",
   row: "Row {number}", search: "Search", find: "Find", show_as: "Show as", as_text: "Text", as_tokens: "Tokens", learned: "learned", mask_reading: "is what the model is trained to say; the rest it only reads.",
   tokens_learned: "{tokens} tokens, {learned} learned", more_tokens: "{number} more not shown", cells: "{number} cells", tokens_of_row: "Tokens of row {number}",
-  rows_shown: "{first} to {last} of {total}", no_rows: "No row fits.", not_yet: "Nothing so far; Next searches on.", previous: "Previous", next: "Next", more: "More",
+  rows_shown: "{first} to {last} of {total}", rows_of_many: "{first} to {last}", rows_found: "{number} found", rows_within: "only the first {number} are shown and searched", no_rows: "No row fits.", not_yet: "Nothing so far; Next searches on.", previous: "Previous", next: "Next", more: "More",
   reading_again: "Rendering the rows from the recipe's files …", rows_not_kept: "The rows of this set are not stored beside its card.",
   reason: "Reason", every_reason: "Every reason", no_reason: "no reason recorded", line: "line", all_shown: "All {number} shown.", nothing_aside: "No row was set aside.",
 

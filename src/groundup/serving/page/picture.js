@@ -8,7 +8,8 @@ const INK = 0.714;  // of the side: a digit of MNIST takes 20 of 28 pixels
 const LARGEST = 8 << 20;
 const PEN = 20;
 
-/** The drawn strokes cut out, centred by their weight and scaled as the digits of MNIST are; null if nothing is drawn. */
+/** The drawn strokes cut out, centred by their weight and scaled as the digits of MNIST are, on a canvas of their own;
+ * null if nothing is drawn. */
 const centred = (canvas, bright) => {
   const { data } = canvas.getContext("2d").getImageData(0, 0, SIDE, SIDE);
   let [left, top, right, bottom, mass, x, y] = [SIDE, SIDE, -1, -1, 0, 0, 0];
@@ -39,7 +40,7 @@ const centred = (canvas, bright) => {
   pen.translate(fit(x / mass, left, right), fit(y / mass, top, bottom));
   pen.scale(scale, scale);
   pen.drawImage(strokes, 0, 0);
-  return out.toDataURL("image/png");
+  return out;
 };
 
 const pad = (canvas, changed) => {
@@ -85,15 +86,21 @@ export const canvasInput = (model, kept) => {
   const note = h("p", { class: "quiet small", role: "status" });
   let file = null;
   kept.bright ??= true;
-  const show = async (address) => {
+  const show = (image) => {
     const pen = preview.getContext("2d");
     pen.clearRect(0, 0, SENT, SENT);
-    if (!address) return;
-    const image = await createImageBitmap(file?.blob ?? await toBlob(address));
+    if (!image) return;
     const scale = Math.min(SENT / image.width, SENT / image.height);
     pen.drawImage(image, (SENT - image.width * scale) / 2, (SENT - image.height * scale) / 2, image.width * scale, image.height * scale);
   };
-  const changed = () => { file = null; note.textContent = ""; show(centred(canvas, kept.bright)).catch(() => {}); };
+  let waiting = false;  // a pointer may move many times between two frames
+  const changed = () => {
+    file = null;
+    note.textContent = "";
+    if (waiting) return;
+    waiting = true;
+    requestAnimationFrame(() => { waiting = false; if (!file) show(centred(canvas, kept.bright)); });
+  };
   const drawing = pad(canvas, changed);
   const clear = () => { drawing.clear(); upload.value = ""; changed(); };
   const upload = h("input", { type: "file", accept: "image/*", "aria-label": t("image_file"), on: { change: async () => {
@@ -103,7 +110,7 @@ export const canvasInput = (model, kept) => {
     drawing.clear();
     file = { blob, address: await address(blob) };
     note.textContent = blob.name;
-    show(file.address).catch(() => { file = null; note.textContent = t("no_picture"); });
+    createImageBitmap(blob).then((image) => { if (file?.blob === blob) show(image); }, () => { file = null; show(null); note.textContent = t("no_picture"); });
   } } });
   const ink = choice(t("ink"), "ink", [["bright", t("bright_ink")], ["dark", t("dark_ink")]], kept.bright ? "bright" : "dark", (name) => { kept.bright = name === "bright"; if (!file) changed(); });
   return {
@@ -111,13 +118,8 @@ export const canvasInput = (model, kept) => {
       h("div", {}, h("div", { class: "row centre" }, h("button", { type: "button", on: { click: clear } }, t("clear"))), ink,
         h("p", { class: "upload" }, h("span", { class: "quiet small" }, t("or_file")), upload), note,
         h("p", { class: "quiet small" }, t("what_is_sent")), preview)),
-    value: () => file?.address ?? centred(canvas, kept.bright),
+    value: () => file?.address ?? centred(canvas, kept.bright)?.toDataURL("image/png") ?? null,
   };
-};
-
-const toBlob = async (address) => {
-  const body = atob(address.split(",", 2)[1]);
-  return new Blob([Uint8Array.from(body, (letter) => letter.charCodeAt(0))], { type: "image/png" });
 };
 
 const address = (blob) => new Promise((done, failed) => {

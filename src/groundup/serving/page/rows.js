@@ -36,6 +36,16 @@ const shown = (row, how) => {
   row.ids.length && how === "tokens" ? tokens(row) : row.text ? running(row) : null, cells);
 };
 
+/** Which rows are shown, of how many; how many the search found, and how far it looked. */
+const extent = ({ rows: found, total, within, found: fitting }) => {
+  const ends = found.length ? { first: count(found[0].number), last: count(found[found.length - 1].number), total: count(total) } : null;
+  return [
+    ends && (total === null ? t("rows_of_many", ends) : t("rows_shown", ends)),
+    fitting === null ? null : t("rows_found", { number: count(fitting) }),
+    within === null ? null : t("rows_within", { number: count(within) }),
+  ].filter(Boolean).join(" · ");
+};
+
 export const rows = (place, { line }, signal) => {
   const parts = Object.keys(line.parts);
   const state = { part: parts.includes("train") ? "train" : parts[0] ?? "", start: 0, search: "", before: [], how: read("groundup.rows", "text") };
@@ -46,7 +56,7 @@ export const rows = (place, { line }, signal) => {
 
   const draw = () => {
     const more = page.next;
-    where.textContent = page.rows.length ? t("rows_shown", { first: count(page.rows[0].number), last: count(page.rows[page.rows.length - 1].number), total: count(page.total) }) : "";
+    where.textContent = extent(page);
     back.disabled = !state.before.length;
     on.disabled = more === null;
     found.replaceChildren(pairs(Object.entries(page.facts)) ?? "", page.rows.length

@@ -53,7 +53,7 @@ export const zh = {
   card: "卡片", rows: "数据行", quarantine: "隔离区", ledger: "账目", number: "数量", share: "比例", read: "读入",
   row: "第 {number} 行", search: "搜索", find: "查找", show_as: "显示为", as_text: "文本", as_tokens: "词元", learned: "学习", mask_reading: "是模型要学会说的；其余只读不学。",
   tokens_learned: "{tokens} 个词元，学习 {learned} 个", more_tokens: "另有 {number} 个未显示", cells: "{number} 个单元", tokens_of_row: "第 {number} 行的词元",
-  rows_shown: "第 {first} 至 {last} 行，共 {total} 行", no_rows: "没有符合的行。", not_yet: "暂时没有；按“下一页”继续查找。", previous: "上一页", next: "下一页", more: "更多",
+  rows_shown: "第 {first} 至 {last} 行，共 {total} 行", rows_of_many: "第 {first} 至 {last} 行", rows_found: "找到 {number} 行", rows_within: "只显示和搜索前 {number} 行", no_rows: "没有符合的行。", not_yet: "暂时没有；按“下一页”继续查找。", previous: "上一页", next: "下一页", more: "更多",
   reading_again: "正在从配方的文件生成各行……", rows_not_kept: "这个数据集的行没有存放在卡片旁。",
   reason: "原因", every_reason: "所有原因", no_reason: "没有记录原因", line: "行", all_shown: "共 {number} 行，已全部显示。", nothing_aside: "没有剔除任何行。",
 
