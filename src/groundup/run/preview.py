@@ -23,6 +23,7 @@ from groundup.run.language import tokenizer_of_chats, tokenizer_of_labels
 from groundup.run.preview_networks import RowsShown
 from groundup.run.texts import PreparedTexts, Say, prepare_texts
 from groundup.text.chat import Rendered
+from groundup.text.tokenizer import AnyTokenizer
 
 
 def preview_rows(recipe_path: str, rows: int, overrides: Sequence[str]) -> RowsShown:
