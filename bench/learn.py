@@ -80,12 +80,15 @@ def python_documentation(python: str, folder: Path, minutes: float, rounds: int)
 
 
 def measure(python: str, rounds: int, *, small: bool) -> Iterator[Comparison]:
-    """Three and ten minutes of each; a round takes 46 minutes, so one is the default."""
-    rounds = max(1, rounds // 7)
+    """Shakespeare, three and ten minutes of each; a round takes 26 minutes, so one is the default."""
     with tempfile.TemporaryDirectory() as place:
-        folder = Path(place)
         for minutes in (0.02,) if small else (3.0, 10.0):
-            made = shakespeare(python, folder, minutes, rounds)
+            made = shakespeare(python, Path(place), minutes, max(1, rounds // 7))
             if made is not None:
                 yield made
-        yield python_documentation(python, folder, 0.05 if small else 10.0, rounds)
+
+
+def corpus(python: str, rounds: int, *, small: bool) -> Iterator[Comparison]:
+    """Python's documentation, ten minutes of each; one round is the default."""
+    with tempfile.TemporaryDirectory() as place:
+        yield python_documentation(python, Path(place), 0.05 if small else 10.0, max(1, rounds // 7))

@@ -13,6 +13,7 @@ RESULTS, PAGE, PICTURES = ROOT / "bench" / "results", ROOT / "docs" / "performan
 TITLES = {
     "step": "A training step",
     "learn": "What a fixed time buys",
+    "corpus": "What a fixed time buys: a small corpus",
     "lora": "LoRA",
     "sft": "Fine-tuning on real short rows",
     "full": "Fine-tuning all layers",

@@ -21,6 +21,7 @@ Measure = Callable[..., Iterator[Comparison]]
 BENCHES: dict[str, tuple[str, str]] = {
     "step": ("step", "measure"),
     "learn": ("learn", "measure"),
+    "corpus": ("learn", "corpus"),
     "lora": ("tuning", "lora"),
     "sft": ("tuning", "sft"),
     "full": ("tuning", "full"),
