@@ -192,7 +192,7 @@ def test_what_is_shown_of_the_data(straight: tuple[Options, Path], tmp_path: Pat
         "model: {family: bert, width: 16, layers: 1}\nobjective: {kind: masked_token}\nbudget: {steps: 1}\n"
         f"tokenizer: {{kind: char}}\ndata: {{kind: text, context: 32, files: [{straight[0]['data']['files'][0]}]}}\n"
     )
-    shown, tokenizer, _ = preview_rows(str(file), 3, [])
+    shown, tokenizer, *_ = preview_rows(str(file), 3, [])
     assert len(shown) == 3 and tokenizer.mask_id is not None
     assert any(MASK in one.text for one in shown) and all(0 < sum(one.trainable) < len(one.trainable) for one in shown)
 

@@ -65,7 +65,7 @@ def test_the_command_writes_one_picture(
     assert "The largest costs" in said and "1. " in said and "s a step" in said
     (picture,) = set(tmp_path.iterdir()) - before
     page = picture.read_text(encoding="utf-8")
-    assert page.startswith("<!doctype html>") and "<script" not in page and "matrix products" in page
+    assert page.startswith("<!DOCTYPE html>") and "<script" not in page and "matrix products" in page
     out, trace = tmp_path / "deep" / "p.html", tmp_path / "trace.json"
     assert main(["profile", str(path), "--steps", "1", "--json", "--out", str(out), "--trace", str(trace)]) == 0
     found = json.loads(capsys.readouterr().out)

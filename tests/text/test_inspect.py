@@ -67,7 +67,7 @@ def test_nothing_to_measure() -> None:
 def test_verbs(tmp_path, capsys, monkeypatch) -> None:
     monkeypatch.setattr(verb, "texts_of", lambda files: iter(["the fox and the dog " * 20]))
     out = str(tmp_path / "made here")
-    made = argparse.Namespace(files=["x"], vocab=270, kind="bpe", out=out, json=True)
+    made = argparse.Namespace(files=["x"], vocab=270, kind="bpe", out=out, json=True, mask=False)
     assert verb.train(made) == 0
     printed = json.loads(capsys.readouterr().out)
     assert printed["vocabulary"] == 270
