@@ -12,7 +12,7 @@ import torch
 
 from groundup import checkpoint
 from groundup.cli.main import main
-from groundup.cli.train import usual_verb
+from groundup.cli.train import next_command
 from groundup.models.convnet import ConvnetOptions
 from groundup.models.gan import GanOptions
 from groundup.models.q_network import QNetworkOptions
@@ -133,13 +133,13 @@ def test_inspect_tells_what_goes_in_and_what_comes_out(
 
 
 def test_the_closing_line_of_a_run_fits_the_model(models: dict[str, str], tmp_path: Path) -> None:
-    assert usual_verb(Path(models["convnet"])).startswith("predict ")
-    assert "--out images.png" in usual_verb(Path(models["gan"]))
-    assert "--episodes" in usual_verb(Path(models["acting"]))
+    assert next_command(Path(models["convnet"])).startswith("groundup predict ")
+    assert "--out images.png" in next_command(Path(models["gan"]))
+    assert "--episodes" in next_command(Path(models["acting"]))
     for family, verb in (("transformer", "predict"), ("llama", "generate")):
         (tmp_path / "model").mkdir(exist_ok=True)
         (tmp_path / "model" / "model.json").write_text(json.dumps({"family": family, "options": {}}))
-        assert usual_verb(tmp_path).startswith(verb)
+        assert next_command(tmp_path).startswith(f"groundup {verb}")
 
 
 def test_data_show_prints_the_numbers_of_a_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

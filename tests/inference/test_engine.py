@@ -220,7 +220,23 @@ def test_many_prompts_are_answered_as_by_a_batch_of_plain_rows(changed: dict[str
 
 def test_a_prompt_that_is_too_long_is_refused_before_any_answer() -> None:
     with pytest.raises(GroundupError, match="E-GEN-003"):
-        answer_prompts(toy_llama(), [[1], [2] * 48], SampleOptions(), end_ids=())
+        answer_prompts(toy_llama(), [[1], [2] * 49], SampleOptions(), end_ids=())
+
+
+def test_a_prompt_that_fills_the_context_has_an_empty_answer() -> None:
+    prompts = [[1], [2] * 48]
+    options = SampleOptions(temperature=0.0, max_tokens=3)
+    found = answer_prompts(toy_llama(), prompts, options, end_ids=())
+    assert found == generate_batch(toy_llama(), prompts, options, end_ids=())
+    assert found[1] == ([], "length", []) and len(found[0].ids) == 3
+
+
+def test_a_context_longer_than_the_usual_memory_is_answered() -> None:
+    long = Llama(toy_llama().options.model_copy(update={"context": EngineOptions().cache_tokens + 64}))
+    long.initialise(torch.Generator().manual_seed(5))
+    prompt = [1 + number % 60 for number in range(EngineOptions().cache_tokens + 2)]
+    found = answer_prompts(long, [prompt, [3]], SampleOptions(temperature=0.0, max_tokens=2), end_ids=())
+    assert [len(one.ids) for one in found] == [2, 2]
 
 
 def test_what_cannot_be_compiled_says_why_and_takes_the_plain_form(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -57,28 +57,24 @@ def many(number: int) -> str:
 
 
 def next_command(folder: Path) -> str:
-    """The command that puts a finished run to use; what was pretrained on hidden tokens is for a task."""
+    """What puts a finished run to use; what was pretrained on hidden tokens is for a task."""
     said = json.loads((folder / "model" / "model.json").read_text(encoding="utf-8"))
-    if (said.get("head") or {}).get("kind") == "masked":
-        return f"groundup train recipes/bert_classify.yaml model.init_from={folder} data.files=[ROWS]"
-    return f"groundup {usual_verb(folder)}"
-
-
-def usual_verb(folder: Path) -> str:
-    """The verb, and what follows it, that puts a finished run to use."""
-    said = json.loads((folder / "model" / "model.json").read_text(encoding="utf-8"))
+    head = (said.get("head") or {}).get("kind")
     if "network" in said:
         kind, family = said["network"]["kind"], said["family"]
         if kind in ("actions", "moves"):
-            return f"evaluate {folder} --episodes 100"
+            return f"groundup evaluate {folder} --episodes 100"
         if kind == "images":
-            return f"inspect {folder}" if family == "autoencoder" else f"generate {folder} --out images.png"
-        return f"predict {folder} --files FILE"
-    if said.get("head") or said["family"] == "transformer":
-        return f"predict {folder} --files FILE"
+            words = f"inspect {folder}" if family == "autoencoder" else f"generate {folder} --out images.png"
+            return f"groundup {words}"
+        return f"groundup predict {folder} --files FILE"
+    if head == "masked":
+        return f"a recipe with data.kind=labelled   and   model.init_from={folder}"
+    if head or said["family"] == "transformer":
+        return f"groundup predict {folder} --files FILE"
     if (folder / "model" / "chat.json").exists():
-        return f"chat {folder}"
-    return f"generate {folder} --prompt TEXT"
+        return f"groundup chat {folder}"
+    return f"groundup generate {folder} --prompt TEXT"
 
 
 class Progress:

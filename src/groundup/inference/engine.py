@@ -250,11 +250,14 @@ class Engine:
                 self._decode([one])
             return
         sizes = [1 + len(guess) for guess in guesses]
-        value_M, best_M = found[0].max(dim=-1)  # for all at once: row by row this would cost as much as the network
-        likeliest = list(zip(best_M.tolist(), (value_M - found[1]).tolist()))
+        likeliest: list[tuple[int, float]] = []
+        if any(one.answer.greedy for one in rows):  # for all at once: one by one it would cost as much as the network
+            value_M, best_M = found[0].max(dim=-1)
+            likeliest = list(zip(best_M.tolist(), (value_M - found[1]).tolist()))
+        start = 0
         for one, guess, logits, total in zip(rows, guesses, *(tensor.split(sizes) for tensor in found)):
-            self._take(one, guess, logits, total, likeliest[: len(logits)])
-            del likeliest[: len(logits)]
+            self._take(one, guess, logits, total, likeliest[start : start + len(logits)])
+            start += len(logits)
 
     def _guess(self, one: _Running) -> list[int]:
         """Tokens that may come, as many as there is room for."""

@@ -72,10 +72,13 @@ def answer_prompts(
     answer that ends makes room for the next; else as `generate_batch`, whose arguments and errors these are.
     `compiled=False` takes the plain form."""
     module = cast("nn.Module", model)
-    size = sum(parameter.nbytes for parameter in module.parameters())
-    if not compiled or options.stop or size > COPIED_BYTES or why_plain(module, "float32") or kernels.why_not():
+    small = sum(parameter.nbytes for parameter in module.parameters()) <= COPIED_BYTES
+    room = all(len(prompt) < model.context for prompt in prompts)  # an engine asks for one, a batch answers nothing
+    if not (compiled and small and room) or options.stop or why_plain(module, "float32") or kernels.why_not():
         return generate_batch(model, prompts, options, end_ids=end_ids)
-    engine, _ = engine_for(module, options=EngineOptions(rows=ROWS_TOGETHER, waiting=len(prompts)))
+    memory = max(EngineOptions().cache_tokens, model.context)
+    limits = EngineOptions(rows=ROWS_TOGETHER, waiting=len(prompts), cache_tokens=memory)
+    engine, _ = engine_for(module, options=limits)
     kept = [_Kept() for _ in prompts]
     for number, (prompt, sink) in enumerate(zip(prompts, kept, strict=True)):
         seeded = options.model_copy(update={"seed": (options.seed + number) % 2**63})
