@@ -4,8 +4,10 @@
 
 PYTHON is an interpreter that has llama-cpp-python (default: this one); where it has none, the comparison is skipped
 and says so. MODEL is anything groundup loads; without one, a toy is trained for the purpose. Each is written as F32 and
-as Q8_0. With Q8_0, llama.cpp rounds the activations too, so its text may part from ours where two tokens are almost
-equally likely.
+as Q8_0. With Q8_0, llama.cpp rounds the activations to eight bits too, so its text parts from ours where two tokens are
+almost equally likely: hence each of its tokens is also compared with the one that we choose after the same beginning,
+and where they differ, the gap between the two logits of ours is told beside how far that rounding alone moves a logit
+of ours (root mean square).
 """
 
 from __future__ import annotations
@@ -67,8 +69,8 @@ def toy(folder: Path) -> Path:
     return Path(groundup.train(recipe, out=folder / "toy").folder)
 
 
-def ours(path: Path, file: Path, dtype: str) -> list[dict[str, Any]]:
-    """Export a model and continue the prompts with what was read back."""
+def ours(path: Path, file: Path, dtype: str) -> tuple[list[dict[str, Any]], Any]:
+    """Export a model and continue the prompts with what was read back; and that model."""
     import torch
 
     from groundup.inference import SampleOptions, generate_batch
@@ -93,7 +95,36 @@ def ours(path: Path, file: Path, dtype: str) -> list[dict[str, Any]]:
         for text, ids, new in zip(PROMPTS, prompts, written, strict=True)
     ]
     file.with_suffix(".prompts.json").write_text(json.dumps(found), encoding="utf-8")
-    return found
+    return found, loaded.model
+
+
+def rounded(x: Any) -> Any:
+    """Activations in blocks of 32 with a scale each, as llama.cpp rounds them before it multiplies by Q8_0 weights;
+    those that do not fill blocks stay, as their weights do."""
+    if x.shape[-1] % 32:
+        return x
+    blocks = x.reshape(*x.shape[:-1], x.shape[-1] // 32, 32)
+    scale = blocks.abs().amax(dim=-1, keepdim=True).clamp(min=1e-30) / 127
+    return ((blocks / scale).round() * scale.half().float()).reshape(x.shape)
+
+
+def along(model: Any, prompt: list[int], said: list[int]) -> tuple[int, float, float]:
+    """How many tokens of a text are our choice after the same beginning, the largest gap between the logit of our
+    choice and of the text's token, and how far rounded activations move our logits."""
+    import torch
+
+    plain = torch.nn.functional.linear
+    ids = torch.tensor([prompt + said])
+    with torch.inference_mode():
+        logits = model(ids)[0, len(prompt) - 1 : -1]
+        torch.nn.functional.linear = lambda x, weight, bias=None: plain(rounded(x), weight, bias)
+        try:
+            moved = model(ids)[0, len(prompt) - 1 : -1] - logits
+        finally:
+            torch.nn.functional.linear = plain
+    chosen, told = logits.max(dim=-1), logits.gather(1, torch.tensor(said)[:, None])[:, 0]
+    alike = int((chosen.indices == torch.tensor(said)).sum())
+    return alike, float((chosen.values - told).max()), float(moved.square().mean().sqrt())
 
 
 def same(one: list[int], two: list[int]) -> int:
@@ -105,14 +136,18 @@ def compare(path: Path, folder: Path, python: str, threads: int) -> None:
     """One model, both types, line by line."""
     for dtype in ("f32", "q8_0"):
         file = folder / f"{path.name}-{dtype}.gguf"
-        expected = ours(path, file, dtype)
+        expected, model = ours(path, file, dtype)
         command = [python, __file__, "--peer", str(file), "--threads", str(threads)]
         answer = subprocess.run(command, capture_output=True, text=True, timeout=1800, check=True)
         found = json.loads(answer.stdout)
         for mine, theirs in zip(expected, found, strict=True):
             ids = "same ids" if mine["ids"] == theirs["ids"] else f"ids differ: {mine['ids']} and {theirs['ids']}"
             agreed, text = same(mine["new"], theirs["new"]), repr(mine["text"][:24])
-            print(f"  {path.name} {dtype} {text:30} {ids}, {agreed} of {TOKENS} greedy tokens", flush=True)
+            told = f"  {path.name} {dtype} {text:30} {ids}, {agreed} of {TOKENS} greedy tokens"
+            if agreed < TOKENS:
+                alike, gap, moved = along(model, mine["ids"], theirs["new"])
+                told += f"; token by token {alike} of {TOKENS}, largest gap {gap:.3f}, rounding moves {moved:.3f}"
+            print(told, flush=True)
 
 
 def main() -> None:

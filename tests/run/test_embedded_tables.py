@@ -33,7 +33,7 @@ from groundup.run.folds import measure_baselines
 from groundup.run.network_work import NetworkWork
 from groundup.run.networks import LoadedNetwork
 from groundup.run.prediction import PredictionWork
-from groundup.run.served_models import ServedClassifier
+from groundup.run.served_classifier import ServedClassifier
 
 EMBED = {"categories": "embed", "unseen": "zeros"}
 NAMES = ("size", "weight", "colour", "label")

@@ -326,7 +326,7 @@ def test_what_a_network_is_not_made_for_is_refused_with_what_it_is(trained: Any)
 
 
 def test_a_malformed_preparation_is_named(trained: Any, tmp_path: Path) -> None:
-    from groundup.run.loaded_network import LoadedPolicy
+    from groundup.run.loaded_policy import LoadedPolicy
     from groundup.run.loaded_rows import LoadedImagePredictor, LoadedTablePredictor
     from groundup.run.networks import LoadedNetwork, load_network
 

@@ -17,6 +17,7 @@ import re
 import secrets
 import shutil
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import NamedTuple
@@ -87,13 +88,19 @@ def require_space(folder: Path, needed: int) -> None:
 
 
 def write_file(path: Path, chunks: Iterable[bytes | memoryview]) -> Written:
-    """Write a new file durably, hashing on the way; an existing file is never overwritten."""
+    """Write a new file durably, hashing on the way; an existing file is never overwritten.
+
+    Hashing takes longer than writing where the processor has no instructions for it, so it goes on beside.
+    """
     digest = hashlib.sha256()
     size = 0
-    with path.open("xb") as file:
+    with ThreadPoolExecutor(max_workers=1) as beside, path.open("xb") as file:
+        hashed: Future[None] | None = None
         for chunk in chunks:
+            if hashed is not None:
+                hashed.result()  # so that no more than one chunk waits, whose memory nobody else may need
+            hashed = beside.submit(digest.update, chunk)
             file.write(chunk)
-            digest.update(chunk)
             size += len(chunk)
         file.flush()
         os.fsync(file.fileno())

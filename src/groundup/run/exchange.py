@@ -64,11 +64,10 @@ def import_foreign(source: str, out: str | None, *, base: str | None = None) -> 
             exit_code=2,
         )
     with new_place(folder):
-        found = read_foreign(path, kind)
-        said = Described(**described(found, path))
+        found, said, made = models.foreign(path, kind)
         with torch.device("meta"):  # for its names and shapes: the tensors go from file to file, not through it
             network = models.network(said.family, said.options, said.head)
-        tensors = complete(network, dict(found.tensors))  # checked before anything is written
+        tensors = complete(network, made)  # checked before anything is written
         checkpoint.save_model(folder, tensors=tensors, files=models.model_files(said))
     return _summary(folder, said, network, list(found.oddities))
 

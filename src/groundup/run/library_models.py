@@ -12,7 +12,6 @@ from typing import Any
 from groundup.errors import GroundupError
 from groundup.report.reading import mapping, read_object, read_text, read_yaml, text_of
 from groundup.run.foreign import digest_of, kind_of
-from groundup.run.inspection import inspect_model
 from groundup.run.library_places import id_of, leads_outside, name_below
 from groundup.serving.library import Json, ModelLine
 
@@ -75,6 +74,10 @@ class ModelFolders:
 
 def describe(path: Path, name: str, run: str, folder: Path | None, summary: Callable[[Path], Json]) -> ModelLine:
     """What is known of the model at `path`; of one that cannot be read, why not."""
+    from groundup.run.inspection import (
+        inspect_model,  # knows every kind of model: a second that a server starts without
+    )
+
     shown = str(folder or path)
     id = run or id_of(str(path))
     try:

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from groundup import checkpoint
 from groundup.adapters import AdapterOptions, PromptOptions, adapter_names, apply, merge, prompt_ids
 from groundup.errors import GroundupError, nearest, printable
+from groundup.formats.foreign import ForeignModel
 from groundup.models import FAMILIES, NETWORKS, FamilyOptions
 from groundup.models.heads import Headed, HeadOptions
 from groundup.run.foreign import described, digest_of, kind_of, locate, read_foreign
@@ -114,13 +115,18 @@ def model_files(said: Described) -> dict[str, bytes]:
     if isinstance(said.tokenizer, ForeignTokenizer):
         described["roles"] = said.tokenizer.roles.to_dict()
     files = {
-        MODEL_FILE: json.dumps(described, indent=2, ensure_ascii=False).encode() + b"\n",
+        MODEL_FILE: as_json(described),
         TOKENIZER_FILE: said.tokenizer.to_json().encode() + b"\n",
     }
     if said.chat is not None:
         binding = {"template": said.chat.source, "digest": said.chat.digest_with(said.tokenizer)}
-        files[CHAT_FILE] = json.dumps(binding, indent=2, ensure_ascii=False).encode() + b"\n"
+        files[CHAT_FILE] = as_json(binding)
     return files
+
+
+def as_json(value: Any) -> bytes:
+    """A small JSON file of a model folder."""
+    return json.dumps(value, indent=2, ensure_ascii=False).encode() + b"\n"
 
 
 def describe(files: dict[str, bytes], folder: Path) -> Described:
@@ -231,8 +237,7 @@ def load(path: Path, device: torch.device, *, adapters: bool = True) -> Loaded:
     folder = find_model(path)
     if not (folder / MODEL_FILE).is_file() and (kind := kind_of(folder)) is not None:
         return _load_foreign(folder, kind, device)
-    tensors, files = checkpoint.load_averaged(folder)
-    said = describe(files, folder)
+    tensors, said = _read(folder)
     if said.base is not None:
         return _load_on_base(said, tensors, folder, device, adapters)
     model = build(said.family, said.options, device, said.head)
@@ -240,15 +245,33 @@ def load(path: Path, device: torch.device, *, adapters: bool = True) -> Loaded:
     return Loaded(said, model.eval(), folder)
 
 
-def _load_foreign(folder: Path, kind: str, device: torch.device) -> Loaded:
-    """A model in another tool's format. Its tensors are made while its tokenizer is."""
-    foreign = read_foreign(folder, kind)
+def _read(folder: Path) -> tuple[dict[str, Tensor], Described]:
+    """The tensors of a folder of ours, and what it is. Its files are compared with their hashes while the tokenizer is
+    made; one that is not whole is told first."""
     with ThreadPoolExecutor(max_workers=1) as beside:
-        tensors = beside.submit(dict, foreign.tensors)
-        said = Described(**described(foreign, folder))
-        model = build(said.family, said.options, device, said.head)
-        put = adopt_weights if kind == "gguf" else load_weights  # others may be mapped from their file
-        put(model, tensors.result())
+        verified = beside.submit(checkpoint.load_averaged, folder)
+        try:
+            said = describe(checkpoint.load_files(folder), folder)
+        except GroundupError:
+            verified.result()
+            raise
+        tensors, _ = verified.result()
+    return tensors, said
+
+
+def foreign(path: Path, kind: str) -> tuple[ForeignModel, Described, dict[str, Tensor]]:
+    """A model in another tool's format, what it is, and its tensors, which are made while its tokenizer is."""
+    found = read_foreign(path, kind)
+    with ThreadPoolExecutor(max_workers=1) as beside:
+        tensors = beside.submit(dict, found.tensors)
+        return found, Described(**described(found, path)), tensors.result()
+
+
+def _load_foreign(folder: Path, kind: str, device: torch.device) -> Loaded:
+    _, said, tensors = foreign(folder, kind)
+    model = build(said.family, said.options, device, said.head)
+    put = adopt_weights if kind == "gguf" else load_weights  # others may be mapped from their file
+    put(model, tensors)
     return Loaded(said, model.eval(), folder)
 
 

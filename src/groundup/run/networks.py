@@ -23,8 +23,7 @@ from groundup.functional import evaluating, spare_the_compiler
 from groundup.models import NETWORKS, PREDICTING, NetworkOptions
 from groundup.models.categories import CODES, CategoryEmbeddings
 from groundup.models.predictor import Predictor
-from groundup.run.models import MODEL_FILE, find_model
-from groundup.run.work import as_json
+from groundup.run.models import MODEL_FILE, as_json, find_model
 
 PREPARATION_FILE = "preparation.json"
 

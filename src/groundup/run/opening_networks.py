@@ -8,8 +8,9 @@ from typing import Any
 import torch
 
 from groundup.run import models
-from groundup.run.loaded_network import LoadedAutoencoder, LoadedGenerator, LoadedNetworkModel, LoadedPolicy
+from groundup.run.loaded_network import LoadedAutoencoder, LoadedGenerator, LoadedNetworkModel
 from groundup.run.loaded_player import LoadedPlayer
+from groundup.run.loaded_policy import LoadedPolicy
 from groundup.run.loaded_rows import LoadedImagePredictor, LoadedTablePredictor
 from groundup.run.loaded_translator import LoadedTranslator
 from groundup.run.networks import load_network

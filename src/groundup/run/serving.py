@@ -26,7 +26,7 @@ from groundup.run.foreign import digest_of, kind_of
 from groundup.run.loaded_network import LoadedNetworkModel
 from groundup.run.models import MODEL_FILE, find_model
 from groundup.run.opening import load as load_model
-from groundup.run.served_models import ServedClassifier, ServedEmbedder, ServedLanguage, judges
+from groundup.run.served_models import ServedEmbedder, ServedLanguage
 from groundup.serving.served import Served
 
 Say = Callable[[str], None]
@@ -198,12 +198,8 @@ def serve_model(name: str, path: Path, options: ShelfOptions, created: int) -> S
     elif isinstance(loaded, LoadedModel) and isinstance(loaded.model, Headed) and loaded.model.kind == "embed":
         served.embedder = ServedEmbedder(loaded)
         served.card["abilities"] = ["embed"]
-    elif judges(loaded):
-        served.classifier = classifier = ServedClassifier(loaded)
-        served.card |= {"abilities": [f"classify:{classifier.kind}"], "labels": list(classifier.labels)}
-        served.card["columns"] = list(classifier.columns)
     else:
-        raise _nothing_to_ask(name, path)
+        _serve_classifier(served, loaded, path)
     served.card["seconds_to_load"] = round(time.monotonic() - began, 2)
     return served
 
@@ -231,6 +227,16 @@ def _serve_language(served: Served, loaded: LoadedModel, options: ShelfOptions) 
         loaded.model = None  # type: ignore[assignment]
         del model
         release_memory()
+
+
+def _serve_classifier(served: Served, loaded: LoadedModel | LoadedNetworkModel, path: Path) -> None:
+    from groundup.run.served_classifier import ServedClassifier, judges  # and all kinds of rows with it
+
+    if not judges(loaded):
+        raise _nothing_to_ask(served.name, path)
+    served.classifier = classifier = ServedClassifier(loaded)
+    served.card |= {"abilities": [f"classify:{classifier.kind}"], "labels": list(classifier.labels)}
+    served.card["columns"] = list(classifier.columns)
 
 
 def _drafter(loaded: LoadedModel, options: ShelfOptions) -> Drafter | None:

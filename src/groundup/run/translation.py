@@ -38,11 +38,11 @@ from groundup.recipe.resolve_rows import resolve_rows
 from groundup.recipe.tree import PairData, Recipe, TranslatorOptions
 from groundup.run.cards import write_card, write_quarantine
 from groundup.run.measuring import FIRST_ROWS, evaluation_of
-from groundup.run.models import MODEL_FILE, TOKENIZER_FILE, find_model
+from groundup.run.models import MODEL_FILE, TOKENIZER_FILE, as_json, find_model
 from groundup.run.prediction import room_options
 from groundup.run.results import Scores
 from groundup.run.texts import own_tokenizer
-from groundup.run.work import Memory, Say, Work, as_json, by_first_part
+from groundup.run.work import Memory, Say, Work, by_first_part
 from groundup.text.tokenizer import AnyTokenizer, Tokenizer
 
 METRICS = ("token_loss", "token_accuracy")

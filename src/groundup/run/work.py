@@ -6,7 +6,6 @@ Settled numbers stand in `recipe`, which `train` replaces once the length of the
 
 from __future__ import annotations
 
-import json
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -216,8 +215,3 @@ def by_first_part(model: nn.Module) -> list[dict[str, Any]]:
         part = name.removeprefix("body.").split(".")[0]
         counts[part] = counts.get(part, 0) + parameter.numel()
     return [{"name": name, "parameters": number} for name, number in counts.items()]
-
-
-def as_json(value: Any) -> bytes:
-    """A small JSON file of a model folder."""
-    return json.dumps(value, indent=2, ensure_ascii=False).encode() + b"\n"
