@@ -9,7 +9,7 @@ import pytest
 
 from groundup.report import collect, render
 from groundup.report.charts import PARTS
-from groundup.report.page import asset
+from groundup.report.document import asset
 from groundup.report.time_spent import seconds_by_part, shares, time_spent
 
 

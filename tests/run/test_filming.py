@@ -19,7 +19,8 @@ from torch import Tensor
 from groundup.data.environments import EnvironmentOptions
 from groundup.evaluation.episodes import play, random_policy
 from groundup.run.acting import environments_of
-from groundup.run.filming import MOST_CHARACTERS, filmed
+from groundup.run.filming import filmed
+from groundup.run.pictures import MOST_CHARACTERS
 
 LENGTH = 40
 

@@ -13,8 +13,9 @@ from urllib.parse import quote
 
 from groundup.report import figures
 from groundup.report.charts import Series, line_chart
+from groundup.report.document import asset, document
 from groundup.report.markup import Child, Markup, join, table, tag
-from groundup.report.page import Part, asset, chapter, document
+from groundup.report.page import Part, chapter
 
 
 def render_cross_validation(found: Mapping[str, Any]) -> str:

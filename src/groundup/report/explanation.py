@@ -11,8 +11,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from groundup.report import figures
+from groundup.report.document import asset, document
 from groundup.report.markup import Child, Markup, details, escape, join, pairs, table, tag
-from groundup.report.page import asset, document
 
 SHOWN = 12
 """Parts that are listed before the rest opens on demand."""
@@ -27,6 +27,11 @@ METHOD_NAMES = {
     "saliency": "saliency (the size of the gradient)",
     "occlusion": "occlusion",
 }
+
+CLOSING = (
+    "An attribution says what this score rests on in this network. It does not say that the network is right, nor what "
+    "causes what outside it."
+)
 
 
 class Picture(NamedTuple):
@@ -47,8 +52,8 @@ def explanation_page(found: Mapping[str, Any], pictures: Sequence[Picture] = ())
         tag("header", tag("p", "groundup explain-prediction", class_="eyebrow"), tag("h1", tag("span", title)),
             tag("p", scored(found), class_="lead"), rough(found), class_="top"),
         tag("main", shown_input(found, pictures), amounts(found), how(found)),
-        tag("footer", tag("p", "An attribution says what this score rests on in this network. It does not say that the "
-                               "network is right, nor what causes what outside it.")),
+        tag("footer", tag("p", CLOSING)),
+        class_="explanation",
     )  # fmt: skip
     return document(title, body, join([asset("page.css"), asset("explanation.css")]))
 
@@ -89,9 +94,7 @@ def shown_input(found: Mapping[str, Any], pictures: Sequence[Picture]) -> Markup
     if found["kind"] == "table":
         return Markup("")
     if found["kind"] == "text":
-        most = max((abs(part["amount"]) for part in found["parts"]), default=0.0)
-        words = [coloured(part["name"], part["amount"], most) for part in found["parts"]]
-        return tag("section", tag("h2", "The text"), tag("p", *words, class_="words", dir="auto"), legend(found))
+        return tag("section", tag("h2", "The text"), coloured_text(found), legend(found))
     return tag(
         "section",
         tag("h2", "The image"),
@@ -110,6 +113,13 @@ def framed(picture: Picture) -> Markup:
         height=picture.height,
     )
     return tag("figure", image, tag("figcaption", picture.caption, class_="quiet"))
+
+
+def coloured_text(found: Mapping[str, Any]) -> Markup:
+    """A text with its words in their colours."""
+    most = max((abs(part["amount"]) for part in found["parts"]), default=0.0)
+    words = [coloured(part["name"], part["amount"], most) for part in found["parts"]]
+    return tag("p", *words, class_="words", dir="auto")
 
 
 def coloured(word: str, amount: float, most: float) -> Markup:
@@ -142,15 +152,21 @@ def legend(found: Mapping[str, Any]) -> Markup:
 
 def amounts(found: Mapping[str, Any]) -> Markup:
     """All parts, those that count most first."""
+    keys = legend(found) if found["kind"] == "table" else None
+    return tag("section", tag("h2", "What counts"), keys, listed(found, SHOWN))
+
+
+def listed(found: Mapping[str, Any], shown: int) -> Markup:
+    """The parts that count most, as many as are to be shown, and a block with the rest that opens on demand."""
     one, many = NAMES[found["kind"]]
     parts = sorted(found["parts"], key=lambda part: -abs(part["amount"]))
     most = abs(parts[0]["amount"]) if parts else 0.0
     first, rest = (listing(found, some, most, f"{many.capitalize()}, what counts most first")
-                   for some in (parts[:SHOWN], parts[SHOWN:]))  # fmt: skip
-    left = len(parts) - SHOWN
-    more = details(f"{left:,} more {one if left == 1 else many}", rest) if left > 0 else None
-    keys = legend(found) if found["kind"] == "table" else None
-    return tag("section", tag("h2", "What counts"), keys, first, more)
+                   for some in (parts[:shown], parts[shown:]))  # fmt: skip
+    left = len(parts) - shown
+    word = one if left == 1 else many
+    more = details(f"{left:,} more {word}" if shown else f"All {left:,} {word}", rest) if left > 0 else None
+    return join([first if shown else None, more])
 
 
 def listing(found: Mapping[str, Any], parts: Sequence[Mapping[str, Any]], most: float, caption: str) -> Markup:
@@ -200,9 +216,13 @@ def how(found: Mapping[str, Any]) -> Markup:
         difference = found["score"] - found["baseline_score"]
         rows.append(("sum of all attributions", f"{found['sum']:+.6g}".replace("-", "−")))
         rows.append(("score, less that of the baseline", f"{difference:+.6g}".replace("-", "−")))
-        share = f" ({found['relative_gap']:.2g} of it)" if found["relative_gap"] is not None else ""
-        rows.append(("gap", f"{found['gap']:+.2g}".replace("-", "−") + share))
+        rows.append(("gap", gap_text(found["gap"], found["relative_gap"])))
     return tag("section", tag("h2", "How it was measured"), pairs("What was computed", rows))
+
+
+def gap_text(gap: float, share: float | None) -> str:
+    """How far the attributions miss, and as a share of the difference of the scores where there is one."""
+    return (f"{gap:+.2g}" + (f" ({share:.2g} of it)" if share is not None else "")).replace("-", "−")
 
 
 def signed(value: float) -> str:

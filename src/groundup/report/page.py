@@ -1,15 +1,8 @@
-"""The page: one HTML file that needs nothing else, neither a network nor a script.
-
-The parts come from `sections.py`, `curves.py` and `cards.py`; here they are put in order. A content policy
-in the page allows exactly the style and the script that were written into it, by their hashes: even a text
-that slipped through the escaping could not run or load anything.
-"""
+"""The page of a run: its parts come from `sections.py`, `curves.py`, `cards.py` and others; here they are put in
+order."""
 
 from __future__ import annotations
 
-import base64
-import hashlib
-from importlib.resources import files
 from typing import Any
 from urllib.parse import quote
 
@@ -17,6 +10,8 @@ from groundup.report import cards, figures, measures, sections
 from groundup.report.classification import classification
 from groundup.report.collect import RunRecord
 from groundup.report.curves import curves
+from groundup.report.decided import decided
+from groundup.report.document import asset, document
 from groundup.report.episode import episode
 from groundup.report.made import made_images
 from groundup.report.markup import Child, Markup, join, tag
@@ -45,38 +40,7 @@ def render(record: RunRecord) -> str:
         tag("script", script),
     )
     title = f"{record.title}: {sections.OUTCOMES[summary['outcome']][1].lower()}"
-    return document(title, body, asset("page.css"), script)
-
-
-def document(title: str, body: Markup, style: Markup, script: Markup | None = None) -> str:
-    """A page as HTML text, with a content policy that allows its style, the script in its body if there is one, and
-    the images that it holds, and nothing else."""
-    policy = f"default-src 'none'; style-src '{sha256(style)}'"
-    if script is not None:
-        policy += f"; script-src '{sha256(script)}'"
-    policy += "; base-uri 'none'; form-action 'none'"
-    if "<img " in body:  # escaped text holds no such thing
-        policy += "; img-src data:"
-    head = tag(
-        "head",
-        tag("meta", charset="utf-8"),
-        tag("meta", name="viewport", content="width=device-width, initial-scale=1"),
-        tag("meta", http_equiv="Content-Security-Policy", content=policy),
-        tag("meta", name="color-scheme", content="light dark"),
-        tag("title", title),
-        tag("style", style),
-    )
-    return f"<!DOCTYPE html>\n{tag('html', head, body, lang='en')}\n"
-
-
-def asset(name: str) -> Markup:
-    """A style or script of this package, as it goes into the page."""
-    return Markup(files("groundup.report").joinpath(name).read_text(encoding="utf-8"))
-
-
-def sha256(content: str) -> str:
-    """The hash of an inline style or script in the form that a content policy names it."""
-    return "sha256-" + base64.b64encode(hashlib.sha256(content.encode()).digest()).decode()
+    return document(title, body, join([asset("page.css"), asset("explanation.css")]), script)
 
 
 def head(record: RunRecord, summary: dict[str, Any]) -> Markup:
@@ -118,6 +82,7 @@ def run_parts(record: RunRecord, summary: dict[str, Any], prefix: str = "") -> l
         (f"{prefix}results", "Results", Markup("") if empty else sections.results(summary)),
         (f"{prefix}classification", "Classification", classification(record, prefix)),
         (f"{prefix}regression", "Predicted numbers", measures.regression(record, prefix)),
+        (f"{prefix}decided", "What decided", decided(record)),
         (f"{prefix}tagging", "Tags", measures.tagging(record)),
         (f"{prefix}retrieval", "Retrieval", measures.retrieval(record)),
         (f"{prefix}translation", "Translation", measures.translation(record)),

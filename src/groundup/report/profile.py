@@ -7,9 +7,9 @@ from typing import Any
 
 from groundup.report import figures
 from groundup.report.charts import PARTS
+from groundup.report.document import asset, document
 from groundup.report.markup import Child, Markup, tag
 from groundup.report.markup import table as drawn_table
-from groundup.report.page import asset, document
 from groundup.report.time_spent import shares
 
 SHOWN = PARTS - 1

@@ -123,6 +123,7 @@ def _row_scores(task: str, answer: Tensor, batch: Batch) -> tuple[Tensor, Tensor
 def row_results(
     model: nn.Module,
     rows: Rows,
+    said: NDArray[np.float64],
     labels: Sequence[str],
     *,
     data: str,
@@ -134,14 +135,15 @@ def row_results(
     """Everything that the report shows of answers that are labels or numbers, for results.json; see evaluation/.
 
     Args:
+        model: said so.
         rows: what is measured on; task classify, multilabel or regress.
+        said: what `logits_of` gives for them.
         labels: their names.
         data: what the rows are called.
         texts: what each row is called where single rows are shown.
         validation: other rows, to choose temperature and thresholds on.
         restore: from the numbers that the model learns to those of the data.
     """
-    said = logits_of(model, rows, **how)
     if rows.task == "regress":
         scores = regression_scores(restore(said), restore(rows.targets))
         return {"regression": scores.as_dict() | {"data": data}}

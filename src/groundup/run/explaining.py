@@ -1,105 +1,26 @@
-"""Why a model answers one row, image or text as it does: what each column, region or word adds to the score of a label.
-
-The methods are in evaluation/attribution.py, how an input is made ready in explaining_inputs.py. What is shown of an
-explanation is decided elsewhere.
-
-Shapes: H height, W width, C channels, N points, L labels.
-"""
+"""`groundup explain-prediction`: which row, image or text of which model is explained. How, is in explained.py."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, NamedTuple
 
 import numpy as np
-import torch
-from numpy.typing import NDArray
-from torch import Tensor
 
 from groundup.api import LoadedModel
+from groundup.data.chat_rows import SetAside
+from groundup.data.image_options import ImageLimits
+from groundup.data.image_set import read_unlabelled
 from groundup.errors import GroundupError, nearest, printable
-from groundup.evaluation.attribution import (
-    STEPS,
-    TOLERANCE,
-    Attribution,
-    Score,
-    integrated_gradients,
-    occlusion,
-    saliency,
-    windows,
-)
+from groundup.evaluation.attribution import STEPS
 from groundup.models.heads import Headed
 from groundup.models.predictor import Predictor
-from groundup.run.explaining_inputs import Input, chosen_text, image_input, table_input, text_input
+from groundup.run.explained import Explanation, explained
+from groundup.run.explaining_inputs import Input, image_input, table_input, text_input
 from groundup.run.loaded_network import LoadedNetworkModel
 from groundup.run.loaded_rows import LoadedImagePredictor, LoadedPredictor, LoadedTablePredictor
-from groundup.run.predicting import answer_of
+from groundup.run.predicting import read_texts
 
 EXPLAINED = ("classify", "multilabel", "regress")
-
-
-class Part(NamedTuple):
-    """A column, region or word: its name, the cell of a column, and what it adds to the score."""
-
-    name: str
-    cell: str | None
-    amount: float
-
-
-@dataclass(frozen=True, kw_only=True)
-class Explanation:
-    """What a model's answer to one input rests on.
-
-    Attributes:
-        kind: "table", "image" or "text".
-        model, place: the model, and where the input stands.
-        method, steps: of attribution; steps of integrated gradients alone.
-        answer: what the model says, as `predict` gives it.
-        label: that is explained; None for a number.
-        baseline: what stands for nothing there, in words.
-        parts: in the order of the input.
-        found: the attribution of every number that went in.
-        image_CHW: uint8, as the model sees it, before scaling.
-        heat_HW: of an image, what each pixel adds.
-        cut: tokens of a text that did not fit into the context.
-    """
-
-    kind: str
-    model: str
-    place: str
-    method: str
-    steps: int | None
-    answer: dict[str, Any]
-    label: str | None
-    baseline: str
-    parts: list[Part]
-    found: Attribution
-    image_CHW: NDArray[np.uint8] | None = None
-    heat_HW: NDArray[np.float64] | None = None
-    cut: int = 0
-
-    @property
-    def rough(self) -> bool:
-        """Whether the attributions miss the difference of the scores by more than the tolerance."""
-        gap = self.found.relative_gap
-        return gap is not None and gap > TOLERANCE
-
-    def as_dict(self) -> dict[str, Any]:
-        """JSON values; `sum`, `gap` and `relative_gap` are for integrated gradients, else None. So is a share of no
-        difference at all, for which JSON has no number."""
-        found = self.found
-        share = found.relative_gap
-        said: dict[str, Any] = {
-            "model": self.model, "kind": self.kind, "place": self.place, "method": self.method, "steps": self.steps,
-            "answer": self.answer, "label": self.label, "score": found.score, "baseline": self.baseline,
-            "baseline_score": found.baseline_score, "sum": None if found.gap is None else float(found.values.sum()),
-            "gap": found.gap, "relative_gap": share if share is not None and math.isfinite(share) else None,
-            "rough": self.rough, "cut_tokens": self.cut,
-            "parts": [part._asdict() for part in self.parts],
-        }  # fmt: skip
-        return said if self.heat_HW is None else said | {"heat": self.heat_HW.tolist()}
 
 
 def explain_prediction(
@@ -114,10 +35,6 @@ def explain_prediction(
     steps: int = STEPS,
 ) -> Explanation:
     """What a model's answer to one input rests on.
-
-    The score of a label is its log-odds, log p/(1 - p). One logit of several means nothing by itself, since a number
-    that is added to all of them changes no answer; log-odds are free of that, and unlike a probability they go on
-    rising where the model is sure. The score of a number is that number, in the unit of the data.
 
     Args:
         loaded: what `groundup.load` gives, for images, rows of a table, or texts.
@@ -135,31 +52,10 @@ def explain_prediction(
     """
     model = _explicable(loaded)
     given = _ready(loaded, model, text, files, row, column)
-    with torch.no_grad():
-        said = given.answers(given.input_X[None])[0].float().cpu()
+    if label is not None and label not in model.labels:
+        raise _no_label(loaded.name, label, model.labels)
     unit, zero = _unit(loaded)
-    number = _chosen(loaded.name, model, said, label)
-
-    def score(points: Tensor) -> Tensor:
-        answers = given.answers(points)
-        return answers * unit + zero if number is None else log_odds(answers, number, model.kind)
-
-    found = _attribute(score, given, method, steps)
-    return Explanation(
-        kind=given.kind,
-        model=loaded.name,
-        place=given.place,
-        method=method,
-        steps=steps if method == "integrated_gradients" else None,
-        answer=answer_of(model, said * unit + zero if number is None else said),
-        label=None if number is None else model.labels[number],
-        baseline=given.baseline,
-        parts=_parts(given, found.values.cpu(), mean=method == "occlusion"),
-        found=found,
-        image_CHW=given.image_CHW,
-        heat_HW=None if given.image_CHW is None else found.values.cpu().sum(dim=0).numpy(),
-        cut=given.cut,
-    )
+    return explained(model, given, name=loaded.name, label=label, method=method, steps=steps, unit=unit, zero=zero)
 
 
 def _ready(
@@ -170,50 +66,42 @@ def _ready(
     row: int,
     column: str | None,
 ) -> Input:
-    """The input that is meant. Raises E-EVAL-074 for a text that a model does not read."""
+    """The input that is meant.
+
+    Raises:
+        GroundupError: E-EVAL-073 there is no such row, E-EVAL-074 a text that the model does not read; what reading the
+            files raises.
+    """
     if isinstance(loaded, LoadedModel):
         assert isinstance(model, Headed)
-        words, place = (text, "the text given") if text is not None else chosen_text(files, row, column)
+        words, place = (text, "the text given") if text is not None else _chosen_text(files, row, column)
         return text_input(model, loaded.tokenizer, words, place, loaded.device)
     if text is not None or column is not None:
         raise _unfit(loaded)
+    assert isinstance(model, Predictor)
+    aside: list[SetAside] = []
     if isinstance(loaded, LoadedTablePredictor):
-        return table_input(loaded, files, row)
+        rows, _ = loaded.rows_of(files, aside, ())
+        _require_row(files, row, len(rows), len(aside))
+        scaling = loaded.options.preprocessing.scaling
+        return table_input(model, loaded.said, loaded.preprocessor, scaling, rows[row - 1], loaded.device)
     assert isinstance(loaded, LoadedImagePredictor)
-    return image_input(loaded, files, row)
+    images_NCHW, places = read_unlabelled(files, loaded.preparation, ImageLimits(), aside)
+    _require_row(files, row, len(places), len(aside))
+    image_CHW = np.ascontiguousarray(images_NCHW[row - 1])
+    return image_input(model, loaded.preparation, image_CHW, places[row - 1], loaded.device)
 
 
-def log_odds(logits_NL: Tensor, number: int, kind: str) -> Tensor:
-    """log p/(1 - p) of one label, (N,): where labels exclude each other, and where each is a question of its own."""
-    logit_N = logits_NL[:, number]
-    if kind == "multilabel":
-        return logit_N
-    others = [other for other in range(logits_NL.shape[1]) if other != number]
-    return logit_N - logits_NL[:, others].logsumexp(dim=1)
+def _chosen_text(files: Sequence[str], row: int, column: str | None) -> tuple[str, str]:
+    """A text of files and where it stands.
 
-
-def _attribute(score: Score, given: Input, method: str, steps: int) -> Attribution:
-    if method == "integrated_gradients":
-        return integrated_gradients(score, given.input_X, given.baseline_X, steps=steps)
-    if method == "saliency":
-        return saliency(score, given.input_X, given.baseline_X)
-    device = given.input_X.device
-    if given.kind == "image":  # squares that overlap by half show edges that no grid happens to lie on
-        _, height, width = given.input_X.shape
-        masks = windows(height, width, given.side, max(1, given.side // 2))
-        return occlusion(score, given.input_X, given.baseline_X, (mask.to(device) for mask in masks))
-    each = ((given.group_X == number).to(device) for number in range(len(given.names)))
-    return occlusion(score, given.input_X, given.baseline_X, each)
-
-
-def _parts(given: Input, values_X: Tensor, *, mean: bool) -> list[Part]:
-    """What each part adds: the sum of its numbers, or, where each of them stands for the whole part, their mean."""
-    group_X = given.group_X.expand_as(values_X)
-    parts = []
-    for number, (name, cell) in enumerate(given.names):
-        own = values_X[group_X == number]
-        parts.append(Part(name, cell, float(own.mean() if mean else own.sum())))
-    return parts
+    Raises:
+        GroundupError: E-EVAL-073 there is no such row; E-EVAL-020 no row has a text.
+    """
+    rows, aside = read_texts(files, column)
+    _require_row(files, row, len(rows), sum(aside.values()))
+    chosen = rows[row - 1]
+    return chosen["text"], f"{chosen['file']}:{chosen['line']}"
 
 
 def _explicable(loaded: LoadedModel | LoadedNetworkModel) -> Headed | Predictor:
@@ -242,15 +130,6 @@ def _unit(loaded: LoadedModel | LoadedNetworkModel) -> tuple[float, float]:
     return loaded.preprocessor.unit, float(loaded.preprocessor.restore_target(0.0))
 
 
-def _chosen(name: str, model: Headed | Predictor, logits_L: Tensor, label: str | None) -> int | None:
-    """The number of the label to explain; None where the model predicts a number. Raises E-EVAL-072."""
-    if label is None:
-        return None if model.kind == "regress" else int(logits_L.argmax())
-    if label not in model.labels:
-        raise _no_label(name, label, model.labels)
-    return model.labels.index(label)
-
-
 def _no_label(name: str, label: str, labels: list[str]) -> GroundupError:
     near = nearest(label, labels)
     return GroundupError(
@@ -271,5 +150,19 @@ def _unfit(loaded: LoadedNetworkModel) -> GroundupError:
         where=printable(loaded.name),
         why="a network reads what it was trained on and nothing else",
         fix="--input FILE --row N" + ("\n--image FILE" if isinstance(loaded, LoadedImagePredictor) else ""),
+        exit_code=2,
+    )
+
+
+def _require_row(files: Sequence[str], row: int, there: int, aside: int) -> None:
+    """Refuse a number behind the last row. Raises E-EVAL-073."""
+    if row <= there:
+        return
+    raise GroundupError(
+        "E-EVAL-073",
+        f"row {row:,} was asked for, and there {'is' if there == 1 else 'are'} {there:,}",
+        where=printable(", ".join(files), 300) + (f": {aside:,} more were set aside" if aside else ""),
+        why="rows are counted from 1, as predict prints them, without those that are set aside",
+        fix=f"--row N with N from 1 to {there:,}" if there else "groundup data check FILE   (shows what is in it)",
         exit_code=2,
     )

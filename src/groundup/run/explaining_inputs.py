@@ -14,17 +14,15 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from groundup.data.chat_rows import SetAside
-from groundup.data.image_options import ImageLimits
-from groundup.data.image_set import read_unlabelled
+from groundup.data.image_set import Preparation
 from groundup.data.table_cells import Cell, is_missing
+from groundup.data.table_rows import TableRow
 from groundup.data.table_scaler import Preprocessor
 from groundup.data.table_set import make_part
-from groundup.errors import GroundupError, printable
+from groundup.data.table_stream import collate
 from groundup.models.heads import Headed
-from groundup.run.loaded_rows import LoadedImagePredictor, LoadedTablePredictor
-from groundup.run.predicting import read_texts
-from groundup.run.prediction import TableRows
+from groundup.models.predictor import Predictor
+from groundup.run.networks import NetworkSaid
 from groundup.text.rows import RowEncoder
 from groundup.text.tokenizer import AnyTokenizer, StreamDecoder
 
@@ -70,59 +68,55 @@ class Input(NamedTuple):
     cut: int = 0
 
 
-def table_input(loaded: LoadedTablePredictor, files: Sequence[str], row: int) -> Input:
+def table_input(
+    model: Predictor, said: NetworkSaid, fitted: Preprocessor, scaling: str, row: TableRow, device: torch.device
+) -> Input:
     """A row of a table: a part is a column of the table, whatever columns of features were made of it.
 
+    Args:
+        model: the network; `said` is what its folder says of it.
+        fitted: how cells become numbers; `scaling` is the kind of it.
+        row: with its cells.
+        device: of the network.
+
     Raises:
-        GroundupError: E-EVAL-073 there is no such row; what reading the files and its cells raises.
+        GroundupError: what reading the cells raises.
     """
-    aside: list[SetAside] = []
-    rows, _ = loaded.rows_of(files, aside, ())
-    if row > len(rows):
-        raise _no_row(files, row, len(rows), len(aside))
-    chosen, fitted = rows[row - 1], loaded.preprocessor
-    part = make_part([chosen], fitted, loaded.options.task, loaded.said.labels, labelled=False)
+    part = make_part([row], fitted, said.kind, said.labels, labelled=False)  # type: ignore[arg-type]
     columns = [*fitted.numeric, *fitted.categorical]
-    zero = [ZERO_OF[loaded.options.preprocessing.scaling]] if fitted.numeric else []
+    zero = [ZERO_OF[scaling]] if fitted.numeric else []
     zero += ["no category anywhere"] if fitted.categorical else []
-    batch, _ = next(TableRows(part, loaded.said.kind).batches())
+    batch = collate(part, np.zeros(1, dtype=np.int64), said.kind)  # type: ignore[arg-type]
     with torch.no_grad():  # of a category that is embedded, what goes in is its vector, and that of no category is zero
-        input_F = loaded.predictor.inputs({name: one.to(loaded.device) for name, one in batch.items()})[0]
+        input_F = model.inputs({name: one.to(device) for name, one in batch.items()})[0]
     return Input(
         "table",
-        chosen.place,
+        row.place,
         input_F,
         torch.zeros_like(input_F),
         ", ".join(zero),
-        loaded.predictor.answers,
-        torch.tensor([columns.index(owner) for owner in _owners(fitted, loaded.said.embeddings)]),
-        [(name, _shown(chosen.cells[name])) for name in columns],
+        model.answers,
+        torch.tensor([columns.index(owner) for owner in _owners(fitted, said.embeddings)]),
+        [(name, _shown(row.cells[name])) for name in columns],
     )
 
 
-def image_input(loaded: LoadedImagePredictor, files: Sequence[str], row: int) -> Input:
-    """An image: parts are squares of a grid.
-
-    Raises:
-        GroundupError: E-EVAL-073 there is no such image; what reading the files raises.
-    """
-    aside: list[SetAside] = []
-    images_NCHW, places = read_unlabelled(files, loaded.preparation, ImageLimits(), aside)
-    if row > len(places):
-        raise _no_row(files, row, len(places), len(aside))
-    image_CHW, prepare = np.ascontiguousarray(images_NCHW[row - 1]), loaded.preparation
-    input_CHW = prepare.to_model(prepare.to_unit(image_CHW[None]))[0].to(loaded.device)
+def image_input(
+    model: Predictor, prepare: Preparation, image_CHW: NDArray[np.uint8], place: str, device: torch.device
+) -> Input:
+    """An image in the form that the model was trained on: parts are squares of a grid."""
+    input_CHW = prepare.to_model(prepare.to_unit(image_CHW[None]))[0].to(device)
     _, height, width = image_CHW.shape
     side = -(-max(height, width) // REGIONS)
     down, across = torch.arange(height)[:, None] // side, torch.arange(width) // side
     tops, lefts = range(0, height, side), range(0, width, side)
     return Input(
         "image",
-        places[row - 1],
+        place,
         input_CHW,
-        prepare.to_model(prepare.to_unit(np.zeros_like(image_CHW[None])))[0].to(loaded.device),
+        prepare.to_model(prepare.to_unit(np.zeros_like(image_CHW[None])))[0].to(device),
         "a black image",
-        lambda points_NCHW: loaded.predictor({loaded.predictor.reads: points_NCHW}),
+        lambda points_NCHW: model({model.reads: points_NCHW}),
         (down * len(lefts) + across)[None],
         [
             (f"rows {_span(top, side, height)}, columns {_span(left, side, width)}", None)
@@ -134,13 +128,22 @@ def image_input(loaded: LoadedImagePredictor, files: Sequence[str], row: int) ->
     )
 
 
-def text_input(model: Headed, tokenizer: AnyTokenizer, text: str, place: str, device: torch.device) -> Input:
+def text_input(
+    model: Headed,
+    tokenizer: AnyTokenizer,
+    text: str,
+    place: str,
+    device: torch.device,
+    *,
+    longest: int | None = None,
+) -> Input:
     """A text: what goes in are the embeddings of its tokens, and a part is a word. The tokens around the text, which
-    its tokenizer adds, are the same in the baseline."""
+    its tokenizer adds, are the same in the baseline. Of a text with more than `longest` tokens (without it the model's
+    context) the beginning is kept."""
     encoder, inner = RowEncoder(tokenizer), tokenizer.encode(text)
     ids, _ = encoder.encode(text)
     opening = len(ids) - len(inner) - encoder.closing
-    kept = inner[: max(0, model.context - opening - encoder.closing)]
+    kept = inner[: max(0, (longest or model.context) - opening - encoder.closing)]
     ids = [*ids[:opening], *kept, *ids[len(ids) - encoder.closing :]]
     tokens_1T = torch.tensor([ids], device=device)
     with torch.no_grad():
@@ -162,19 +165,6 @@ def text_input(model: Headed, tokenizer: AnyTokenizer, text: str, place: str, de
         [(word, None) for _, _, word in words],
         cut=len(inner) - len(kept),
     )
-
-
-def chosen_text(files: Sequence[str], row: int, column: str | None) -> tuple[str, str]:
-    """A text of files and where it stands.
-
-    Raises:
-        GroundupError: E-EVAL-073 there is no such row; E-EVAL-020 no row has a text.
-    """
-    rows, aside = read_texts(files, column)
-    if row > len(rows):
-        raise _no_row(files, row, len(rows), sum(aside.values()))
-    chosen = rows[row - 1]
-    return chosen["text"], f"{chosen['file']}:{chosen['line']}"
 
 
 def words_of(tokenizer: AnyTokenizer, ids: Sequence[int]) -> list[tuple[int, int, str]]:
@@ -241,14 +231,3 @@ def _span(start: int, side: int, most: int) -> str:
     """Lines of an image, from 1."""
     last = min(start + side, most)
     return f"{start + 1}–{last}" if last > start + 1 else f"{last}"
-
-
-def _no_row(files: Sequence[str], row: int, there: int, aside: int) -> GroundupError:
-    return GroundupError(
-        "E-EVAL-073",
-        f"row {row:,} was asked for, and there {'is' if there == 1 else 'are'} {there:,}",
-        where=printable(", ".join(files), 300) + (f": {aside:,} more were set aside" if aside else ""),
-        why="rows are counted from 1, as predict prints them, without those that are set aside",
-        fix=f"--row N with N from 1 to {there:,}" if there else "groundup data check FILE   (shows what is in it)",
-        exit_code=2,
-    )

@@ -6,14 +6,14 @@ Shapes: H height, W width, C channels.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from groundup.data.files import write_atomic
 from groundup.report.explanation import Picture, explanation_page
-from groundup.run.explaining import Explanation
+from groundup.run.explained import Explanation
 from groundup.run.pictures import as_png
 
 FOR, AGAINST = (255, 128, 32), (64, 144, 255)
@@ -33,23 +33,38 @@ def write_page(found: Explanation, place: Path) -> None:
     write_atomic(place, explanation_page(found.as_dict(), pictures(found)).encode())
 
 
+class Drawn(NamedTuple):
+    """A picture of an explanation: uint8, what stands below it, and what it shows in words."""
+
+    image_CHW: NDArray[np.uint8]
+    caption: str
+    description: str
+
+
 def pictures(found: Explanation) -> list[Picture]:
+    """What `drawn` gives, as PNG files with their size on the page."""
+    drawings = []
+    for image_CHW, caption, description in drawn(found):
+        _, height, width = image_CHW.shape
+        factor = max(1, LONGEST // max(height, width))
+        drawings.append(Picture(as_png(image_CHW), caption, description, width * factor, height * factor))
+    return drawings
+
+
+def drawn(found: Explanation) -> list[Drawn]:
     """Of an image the image itself and its heat map; of anything else none."""
     if found.image_CHW is None or found.heat_HW is None:
         return []
     _, height, width = found.image_CHW.shape
-    factor = max(1, LONGEST // max(height, width))
-    size = {"width": width * factor, "height": height * factor}
     top = sorted(found.parts, key=lambda part: -abs(part.amount))[:SAID]
     listed = "; ".join(f"{part.name} ({part.amount:+.3g})" for part in top)
     about = "the number" if found.label is None else f"the label {found.label}"
     return [
-        Picture(as_png(found.image_CHW), "as the model sees it", f"The image, {width} by {height} pixels", **size),
-        Picture(
-            as_png(overlay(found.image_CHW, found.heat_HW)),
+        Drawn(found.image_CHW, "as the model sees it", f"The image, {width} by {height} pixels"),
+        Drawn(
+            overlay(found.image_CHW, found.heat_HW),
             "what counts, in colour",
             f"The image with each pixel coloured by what it adds to {about}. What counts most: {listed}",
-            **size,
         ),
     ]
 

@@ -6,24 +6,15 @@ Shapes: H height, W width.
 
 from __future__ import annotations
 
-import base64
 from typing import Any
-
-import torch
-from torch.nn import functional as F
 
 from groundup.data.environments import EnvironmentOptions, Environments, drawing
 from groundup.data.spaces import Pixels
 from groundup.engine.events import SURVIVABLE
 from groundup.evaluation.episodes import Frame, Policy, film
-from groundup.report.png import png
+from groundup.run.pictures import SIDES, bounded, shrunk
 
 MOST_FRAMES = 12
-MOST_CHARACTERS = 200_000
-"""Of all pictures together, as base64."""
-SIDES = (240, 192, 160, 128, 96, 64, 48)
-"""Pixels of the longer side of a picture: the first with which all are within MOST_CHARACTERS. Twelve of the last are,
-whatever they show."""
 MOST_NUMBERS = 64
 FAULTS = (*SURVIVABLE, AssertionError, AttributeError, ImportError)
 """What environments raise besides what ends no run."""
@@ -68,27 +59,3 @@ def _frames(policy: Policy, options: EnvironmentOptions, seed: int) -> list[Fram
         return None if picture is None else shrunk(picture, SIDES[0]), environments.numbers()
 
     return film(policy, lambda seed: Environments(options, seed), look, seed=seed, most=MOST_FRAMES)
-
-
-def bounded(pictures: list[Pixels]) -> list[str]:
-    """Pictures as base64 of PNG files, as large as MOST_CHARACTERS let them be."""
-    texts: list[str] = []
-    for side in SIDES:
-        small = [shrunk(picture, side) for picture in pictures]
-        files = [png(one.tobytes(), one.shape[1], one.shape[0], 3) for one in small]
-        texts = [base64.b64encode(file).decode("ascii") for file in files]
-        if sum(map(len, texts)) <= MOST_CHARACTERS:
-            break
-    return texts
-
-
-def shrunk(picture_HW3: Pixels, side: int) -> Pixels:
-    """A picture whose longer side is `side` at most, each pixel the mean of those it stands for."""
-    height, width = picture_HW3.shape[:2]
-    longest = max(height, width)
-    if longest <= side:
-        return picture_HW3
-    size = [max(1, round(length * side / longest)) for length in (height, width)]
-    pixels = torch.from_numpy(picture_HW3).permute(2, 0, 1)[None].float()
-    small: Pixels = F.interpolate(pixels, size, mode="area")[0].permute(1, 2, 0).round().byte().numpy()
-    return small

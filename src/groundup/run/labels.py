@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,10 +23,12 @@ from groundup.evaluation.retrieval import retrieval_scores
 from groundup.evaluation.tagging import tagging_scores
 from groundup.models.heads import HeadOptions
 from groundup.recipe.tree import LabelledData, Recipe
-from groundup.run.answers import ROWS_AT_ONCE, answers, row_results, similarities
+from groundup.run.answers import ROWS_AT_ONCE, answers, logits_of, row_results, similarities
 from groundup.run.cards import write_card, write_quarantine
 from groundup.text.rows import RowEncoder
 from groundup.text.tokenizer import AnyTokenizer
+
+Decide = Callable[[NDArray[np.float64]], dict[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -149,8 +151,12 @@ def label_stream(recipe: Recipe, prepared: PreparedLabels) -> LabelledStream:
     )
 
 
-def results(model: nn.Module, prepared: PreparedLabels, **how: Any) -> dict[str, Any]:
-    """Everything that the report shows of the model on its measured side, for results.json; see evaluation/."""
+def results(model: nn.Module, prepared: PreparedLabels, decide: Decide, **how: Any) -> dict[str, Any]:
+    """Everything that the report shows of the model on its measured side, for results.json; see evaluation/.
+
+    Args:
+        decide: adds what decided a few of the answers, from what the model says of each row.
+    """
     side = prepared.measured
     rows, validation = prepared.rows(side), prepared.rows("validation")
     if not len(rows) or prepared.task == "choice":
@@ -160,15 +166,18 @@ def results(model: nn.Module, prepared: PreparedLabels, **how: Any) -> dict[str,
     if prepared.task == "embed":
         keys = [row.key for row in prepared.parts[side].rows]
         return {"retrieval": _retrieval(model, rows, keys, how) | {"data": side}}
-    return row_results(
+    said = logits_of(model, rows, **how)
+    found = row_results(
         model,
         rows,
+        said,
         prepared.labels,
         data=side,
         texts=[row.text for row in prepared.parts[side].rows],
         validation=validation if side == "test" and len(validation) else None,
         **how,
     )
+    return found | decide(said)
 
 
 def _tagging(model: nn.Module, rows: TextRows, prepared: PreparedLabels, how: dict[str, Any]) -> dict[str, Any]:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from groundup.data.labelled_examples import Example
 from groundup.data.shards import TokenSet
@@ -27,6 +29,7 @@ from groundup.inference.generate import Result
 from groundup.inference.sample import SampleOptions
 from groundup.run import labels as labelled
 from groundup.run.answers import METRICS_OF, Rows, score_rows
+from groundup.run.deciding import decided, held_texts
 from groundup.run.engines import answer_prompts
 from groundup.run.masked import score_masked
 from groundup.run.results import Scores
@@ -203,7 +206,11 @@ def label_results(model: Any, work: LanguageWork) -> dict[str, Any]:
     """What the report shows of a headed model besides the table, for results.json."""
     if work.labels is None:
         return {}
-    return labelled.results(model, work.labels, device=work.device, autocast=work.dtype)
+
+    def decide(said: NDArray[np.float64]) -> dict[str, Any]:
+        return decided(model, work, partial(held_texts, model, work, said))
+
+    return labelled.results(model, work.labels, decide, device=work.device, autocast=work.dtype)
 
 
 def data_name(source: str) -> str:

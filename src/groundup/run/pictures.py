@@ -1,16 +1,19 @@
-"""Images as PNG files: one sheet of many, or a file for each. Pillow is not needed.
+"""Images as PNG files: one sheet of many, a file for each, or small ones for results.json. Pillow is not needed.
 
 Shapes: N images, C channels (1 or 3), H height, W width.
 """
 
 from __future__ import annotations
 
+import base64
 import math
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch.nn import functional as F
 
 from groundup.data.files import write_atomic
 from groundup.errors import GroundupError, printable
@@ -21,6 +24,12 @@ Pixels = NDArray[np.uint8]
 SMALLEST, GAP = 64, 2
 """Pixels of the longer side of an image on a sheet, to which smaller ones are enlarged by a whole factor; and between
 images."""
+
+MOST_CHARACTERS = 200_000
+"""Of all pictures that stand in one results.json together, as base64."""
+SIDES = (240, 192, 160, 128, 96, 64, 48)
+"""Pixels of the longer side of a picture there: the first with which all are within MOST_CHARACTERS. Twelve of the last
+are, whatever they show."""
 
 
 def as_png(image_CHW: Pixels) -> bytes:
@@ -103,3 +112,27 @@ def described(paths: list[Path], images_NCHW: Pixels) -> dict[str, Any]:
     channels, height, width = images_NCHW.shape[1:]
     size = {"images": len(images_NCHW), "channels": channels, "height": height, "width": width}
     return size | {"files": [str(path) for path in paths]}
+
+
+def bounded(pictures: list[Pixels]) -> list[str]:
+    """Pictures as base64 of PNG files, as large as MOST_CHARACTERS let them be."""
+    texts: list[str] = []
+    for side in SIDES:
+        small = [shrunk(picture, side) for picture in pictures]
+        files = [png(one.tobytes(), one.shape[1], one.shape[0], 3) for one in small]
+        texts = [base64.b64encode(file).decode("ascii") for file in files]
+        if sum(map(len, texts)) <= MOST_CHARACTERS:
+            break
+    return texts
+
+
+def shrunk(picture_HW3: Pixels, side: int) -> Pixels:
+    """A picture whose longer side is `side` at most, each pixel the mean of those it stands for."""
+    height, width = picture_HW3.shape[:2]
+    longest = max(height, width)
+    if longest <= side:
+        return picture_HW3
+    size = [max(1, round(length * side / longest)) for length in (height, width)]
+    pixels = torch.from_numpy(picture_HW3).permute(2, 0, 1)[None].float()
+    small: Pixels = F.interpolate(pixels, size, mode="area")[0].permute(1, 2, 0).round().byte().numpy()
+    return small

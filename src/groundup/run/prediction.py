@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +25,9 @@ from groundup.evaluation.metrics import LabelScores
 from groundup.models.categories import embedding_width
 from groundup.objectives import OBJECTIVES
 from groundup.recipe.tree import ImageData, Recipe, TableData
-from groundup.run.answers import METRICS_OF, ROWS_AT_ONCE, Rows, row_results, score_rows
+from groundup.run.answers import METRICS_OF, ROWS_AT_ONCE, Rows, logits_of, row_results, score_rows
 from groundup.run.cards import write_card, write_quarantine
+from groundup.run.deciding import decided, held_rows
 from groundup.run.measuring import FIRST_ROWS, evaluate_rows
 from groundup.run.network_work import Beginning, NetworkWork, begin, require_whole_batches
 from groundup.run.networks import NetworkSaid, one_row
@@ -184,14 +186,16 @@ class PredictionWork(NetworkWork):
         return METRICS_OF[self.said.kind]
 
     def results(self, model: nn.Module) -> dict[str, Any]:
-        """Confusions, curves and mistakes, or the spread of errors."""
+        """Confusions, curves and mistakes, or the spread of errors; and what decided a few of the answers."""
         side = self.measured
         rows, validation = self.rows(side), self.rows("validation")
         if not len(rows):
             return {}
-        return row_results(
+        said = logits_of(model, rows, **self._how)
+        found = row_results(
             model,
             rows,
+            said,
             self.said.labels,
             data=side,
             texts=self._names(side),
@@ -199,6 +203,7 @@ class PredictionWork(NetworkWork):
             restore=np.asarray if self.table is None else self.table.preprocessor.restore_target,
             **self._how,
         )
+        return found | decided(model, self, partial(held_rows, model, self, said))
 
     def _names(self, side: Side) -> list[str]:
         """Where each row stands, for the report."""
