@@ -15,7 +15,7 @@ FILE_LINES, FUNCTION_LINES, OPTION_FIELDS, LOOP_LINES, DEPENDENCIES = 400, 60, 1
 EXCEPTIONS: dict[str, str] = {
     # "file", "file:function" or "file:Class": the reason
     "recipe/tree.py:ModelOptions": "the sizes of every family, flat: a user thinks of one network",
-    "recipe/tree.py:LabelledData": "the options of labelled rows, flat beside three of its own",
+    "recipe/tree.py:LabelledData": "the options of labelled rows, flat beside four of its own",
     "serving/schema.py:Sampling": "the fields of a request as OpenAI has them: the wire is flat",
     "serving/schema.py:ChatRequest": "the fields of a request as OpenAI has them: the wire is flat",
     "serving/schema.py:CompletionRequest": "the fields of a request as OpenAI has them: the wire is flat",

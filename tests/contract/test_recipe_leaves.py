@@ -157,6 +157,10 @@ FLIPS: dict[str, dict[str, Any]] = {
     "data:labelled.split.validation": {"data__split": {"validation": 0.4}},
     "data:labelled.context": {"data__context": 64},
     "data:labelled.balanced": {"data__balanced": True},
+    "data:labelled.augment.drop": {"data__augment": {"drop": 0.3}},
+    "data:labelled.augment.move": {"data__augment": {"move": 3}},
+    "data:labelled.augment.mask": {"data__augment": {"mask": 0.3}},
+    "data:labelled.augment.replace": {"data__augment": {"replace": 0.3}},
     "head.pooling": {"head": {"pooling": "first"}},
     "head.pooler": {"head": {"pooler": True}},
     "head.dropout": {"head": {"dropout": 0.3}},
@@ -267,6 +271,7 @@ NEUTRAL: dict[str, dict[str, Any]] = {
     "data:labelled.malformed_limit": {"data__files": ["BROKEN ROWS"]},
     "data:labelled.over_long": {"data__max_length": 24},
     "data:labelled.remove_duplicates": {"data__files": ["TWICE ROWS"]},
+    "data:labelled.augment.mask": {"tokenizer": {"kind": "byte", "mask": True}},
     "data:labelled.split.leaks": {"data__validation_files": ["SOME ROWS"]},
     "head.normalise": {"data__files": ["PAIRS"], "data__task": "embed"},
     "objective:masked_token.share": {

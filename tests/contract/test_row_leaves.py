@@ -206,6 +206,7 @@ FLIPS: dict[str, Flip] = {
     "data:table.preprocessing.rare": Flip({"data__preprocessing": {"rare": 40}}),
     "data:table.preprocessing.categories": Flip({"data__preprocessing": {"categories": "embed"}}),
     "data:table.noise": Flip({"data__noise": 0.5}),
+    "data:table.swap": Flip({"data__swap": 0.5}),
     "data:table.balanced": Flip({"data__balanced": True}, {"data__files": ["RARE"]}),
     "data:table.split.kind": Flip({"data__split": {"kind": "random"}}),
     "data:table.split.test": Flip({"data__split": {"test": 0.4}}),
@@ -275,6 +276,10 @@ FLIPS: dict[str, Flip] = {
     "data:pairs.over_long": Flip({"data__over_long": "cut"}, {"data__max_length": 19}),
     "data:pairs.malformed_limit": Flip({"data__malformed_limit": 0.5}, {"data__files": ["BROKEN PAIRS"]}, refused=True),
     "data:pairs.remove_duplicates": Flip({"data__remove_duplicates": True}, {"data__files": ["TWICE"]}),
+    "data:pairs.augment.drop": Flip({"data__augment": {"drop": 0.3}}),
+    "data:pairs.augment.move": Flip({"data__augment": {"move": 3}}),
+    "data:pairs.augment.mask": Flip({"data__augment": {"mask": 0.3}}, {"tokenizer": {"kind": "char", "mask": True}}),
+    "data:pairs.augment.replace": Flip({"data__augment": {"replace": 0.3}}),
     "data:environment.environment.id": Flip({"data__environment__id": "CartPole-v1"}),
     "data:environment.environment.count": Flip({"data__environment__count": 3}),
     "data:environment.environment.options": Flip(

@@ -207,13 +207,14 @@ def row_recipes(root: Path) -> dict[str, Options]:
     file = image_file(root)
     found = {task: table_recipe(table_file(root, task), task) for task in TARGETS}
     embedded = {"categories": "embed", "unseen": "zeros"}
-    found["embedded"] = table_recipe(table_file(root), data__preprocessing=embedded, data__noise=0.1)
+    found["embedded"] = table_recipe(table_file(root), data__preprocessing=embedded, data__noise=0.1, data__swap=0.2)
     mixed = {"operations": [{"kind": "crop", "padding": 1}, {"kind": "flip_horizontal"}, {"kind": "mixup"}]}
     found["images"] = image_recipe(file, data__augment=mixed)
     found["image values"] = image_recipe(file, data__task="regress")
     found |= {family: image_recipe(file, family) for family in ("autoencoder", "vae", "gan")}
     found["gan"] |= {"objective": {"kind": "adversarial", "critic_steps": 2}}
-    return found | {"pairs": pair_recipe(pair_file(root))}
+    noise = {"drop": 0.2, "move": 2, "mask": 0.1, "replace": 0.1}
+    return found | {"pairs": pair_recipe(pair_file(root), data__augment=noise)}
 
 
 METHODS = ("dqn", "ppo", "a2c", "reinforce", "sac")

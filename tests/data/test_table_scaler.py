@@ -281,6 +281,61 @@ def test_noise_leaves_codes_as_they_are_and_they_come_with_their_rows() -> None:
     assert np.array_equal(given.first(3).category_NK, codes[:3]) and given.first(3).target is None  # type: ignore[arg-type]
 
 
+def test_each_column_and_code_knows_its_feature() -> None:
+    holes = [row | ({"a": None} if number == 3 else {}) for number, row in enumerate(ROWS)]
+    assert fitted().feature_of == [0, 1, 2, 3, 3, 3, 3]
+    filled = fitted(holes, missing="mean", missing_indicator=True, rare=2)
+    assert filled.names == ["a", "b", "c", "a is missing", *(f"city={city}" for city in ("Bern", "Oslo", "Rome")),
+                            "city=(rare)"]  # fmt: skip
+    assert filled.feature_of == [0, 1, 2, 0, 3, 3, 3, 3]
+    embedded = fitted(holes, missing="mean", missing_indicator=True, categories="embed")
+    assert len(embedded.names) == 4 and embedded.feature_of == [0, 1, 2, 0, 3]
+
+
+def swapped(share: float = 0.3, rows: int = 1000, seed: int = 0, **given: Any) -> TableStream:
+    """Row number n holds n in every column, so that each cell says where it is from; columns 0 and 2 are one
+    feature."""
+    features = np.tile(np.arange(4000, dtype=np.float32)[:, None], 3)
+    part = TablePart([], features, np.arange(4000), np.arange(4000)[:, None])
+    return TableStream(part, task="classify", rows=rows, seed=seed, swap=share, feature_of=[0, 1, 0, 2], **given)
+
+
+def test_swapped_features_are_whole_and_those_of_another_row() -> None:
+    stream = swapped()
+    for batch in (stream.next("model") for _ in range(4)):
+        cells = torch.cat([batch["features_BF"].long(), batch["category_BK"]], dim=1)
+        taken = cells != batch["row_B"][:, None]
+        assert torch.equal(cells[:, 0], cells[:, 2]), "what was made of one feature is taken together"
+        assert torch.equal(batch["label_B"], batch["row_B"]), "the answer stays"
+        assert (taken.double().mean(dim=0) - 0.3).abs().max() < 0.06
+        both = taken[:, 0] & taken[:, 1]
+        assert both.any() and (cells[both, 0] != cells[both, 1]).double().mean() > 0.9, "each of a row of its own"
+    assert (stream.part.features_NF == np.arange(4000)[:, None]).all()
+    for batch in table_batches(stream.part, task="classify", rows=999):
+        assert (batch["features_BF"] == batch["row_B"][:, None]).all()
+        assert (batch["category_BK"] == batch["row_B"][:, None]).all()
+
+
+def test_no_swap_changes_nothing_and_noise_is_the_same_with_it() -> None:
+    plain = swapped(0.0).next("model")
+    assert (plain["features_BF"] == plain["row_B"][:, None]).all()
+    noise = swapped(0.0, noise=0.1, numeric=3).next("model")["features_BF"] - plain["features_BF"]
+    both = swapped(noise=0.1, numeric=3).next("model")["features_BF"]
+    assert torch.allclose(both - both.round(), noise, atol=1e-3), "it is drawn before, and added after"
+
+
+def test_swapping_resumes_bit_for_bit() -> None:
+    one, resumed = swapped(rows=300, noise=0.1, numeric=2), swapped(rows=300, noise=0.1, numeric=2)
+    for _ in range(5):
+        one.next("model")
+    resumed.load_state_dict(json.loads(json.dumps(one.state_dict())))
+    for _ in range(15):
+        left, right = one.next("model"), resumed.next("model")
+        assert all(torch.equal(left[name], right[name]) for name in left)
+    alone = TablePart([], np.ones((1, 2), dtype=np.float32), np.zeros(1, dtype=np.int64))
+    assert (TableStream(alone, task="classify", rows=1, seed=0, swap=0.9).next("model")["features_BF"] == 1).all()
+
+
 def test_balanced_draws_give_each_label_equally_often() -> None:
     stream = TableStream(part(), task="classify", rows=23, seed=1, balanced=True)
     batches = [stream.next("model") for _ in range(5)]

@@ -1,5 +1,6 @@
 """`groundup data show RECIPE`: what the model will really see, token by token, and which tokens it learns; of tables,
-images and environments the numbers that go in, of games the boards.
+images and environments the numbers that go in, of games the boards; and with --augment rows before and after their
+random changes.
 
 A wrong template or mask is invisible in a loss curve and plain to see here. Only printing lives in this
 file; the rows are read, rendered and counted by the same code that feeds the training.
@@ -8,6 +9,7 @@ file; the rows are read, rendered and counted by the same code that feeds the tr
 from __future__ import annotations
 
 import argparse
+import difflib
 import itertools
 import json
 import sys
@@ -21,7 +23,11 @@ from groundup.errors import GroundupError, printable
 
 if TYPE_CHECKING:
     from groundup.contract import TextEncoder
+    from groundup.run.preview_noise import RowsChanged
     from groundup.text.chat import Rendered
+
+AUGMENTED = ("labelled", "table", "images", "pairs")
+"""The kinds of data that can be changed at random in training."""
 
 CELL_TEXT = 24
 """Columns at most for the text of one token in the table."""
@@ -32,12 +38,15 @@ def show(args: argparse.Namespace) -> int:
     from groundup.run.entry import read_recipe
     from groundup.run.preview import preview_rows
     from groundup.run.preview_networks import NETWORK_KINDS, preview_network, preview_pairs
+    from groundup.run.preview_noise import preview_noise
 
     recipe = read_recipe(Path(args.recipe), args.overrides)
     kind = recipe.data.kind
     if kind != "images":
-        require_fit(args, ("augment", "out"), f"images, and the recipe's data is {kind}")
-    if args.augment and not args.out:
+        require_fit(args, ("out",), f"images, and the recipe's data is {kind}")
+    if kind not in AUGMENTED:
+        require_fit(args, ("augment",), f"{', '.join(AUGMENTED)}, and the recipe's data is {kind}")
+    if kind == "images" and args.augment and not args.out:
         raise GroundupError(
             "E-USE-003",
             "groundup data show --augment needs --out",
@@ -53,6 +62,8 @@ def show(args: argparse.Namespace) -> int:
         else:
             show_network(found, Painter(sys.stdout))
         return 0
+    if args.augment:
+        return _show_changes(preview_noise(args.recipe, args.rows, args.overrides), as_lines=not args.json)
     if kind == "pairs":
         rows, tokenizer, ledger, _ = preview_pairs(recipe, args.rows)
     else:
@@ -88,6 +99,41 @@ def show_rows(
         for line in _token_lines(row, tokenizer, painter):
             painter.print(line)
         painter.print()
+
+
+def _show_changes(shown: RowsChanged, *, as_lines: bool) -> int:
+    if as_lines:
+        show_changes(shown, Painter(sys.stdout))
+        return 0
+    rows = [
+        {
+            "answer": row.answer,
+            "before": {"ids": row.before, "text": shown.tokenizer.decode(row.before, skip_specials=False)},
+            "after": {"ids": row.after, "text": shown.tokenizer.decode(row.after, skip_specials=False)},
+        }
+        for row in shown.rows
+    ]
+    print(json.dumps({"augment": shown.changes, "rows": rows}, ensure_ascii=False))
+    return 0
+
+
+def show_changes(shown: RowsChanged, painter: Painter) -> None:
+    """Print each row before and after its noise: what goes stands in [-these-], what comes in {+these+}, with colour
+    or without."""
+    said = ", ".join(f"{name} {value:g}" for name, value in shown.changes.items())
+    painter.print(f"data.augment: {said or 'nothing is changed'}")
+    for number, row in enumerate(shown.rows, start=1):
+        painter.print()
+        painter.print(painter.paint(f"row {number}", "bold") + f"  answer {printable(row.answer, 80)}")
+        before, after = list[str](), list[str]()
+        for kind, a, b, c, d in difflib.SequenceMatcher(None, row.before, row.after, autojunk=False).get_opcodes():
+            for line, ids, marks, colour in (
+                (before, row.before[a:b], ("[-", "-]"), "red"), (after, row.after[c:d], ("{+", "+}"), "green")
+            ):  # fmt: skip
+                text = printable(shown.tokenizer.decode(ids, skip_specials=False), limit=sys.maxsize) if ids else ""
+                line.append(text if kind == "equal" or not ids else painter.paint(text.join(marks), colour))
+        painter.print(f"  before  {''.join(before)}")
+        painter.print(f"  after   {''.join(after)}")
 
 
 def show_network(found: Mapping[str, Any], painter: Painter) -> None:

@@ -106,7 +106,7 @@ def _data_check(parser: Parser) -> None:
 def _data_show(parser: Parser) -> None:
     _recipe(parser)
     parser.add_argument("--rows", metavar="N", type=whole(1, 10_000), default=3, help="rows to show (default 3)")
-    parser.add_argument("--augment", action="store_true", help="of images: with --out, also as training changes them")
+    parser.add_argument("--augment", action="store_true", help="also as training changes them; of images with --out")
     parser.add_argument("--out", metavar="FILE", help="of images: write a sheet of training images, FILE.png")
     _json(parser)
 

@@ -1,7 +1,8 @@
 """The stream that feeds a headed model: examples of like length together, padded to the longest of each batch.
 
 Which examples batch number n of an epoch holds is a function of (seed, epoch, n) alone, so the state is two
-integers and the ledger. Reading and encoding are done before; no model enters here.
+integers and the ledger. The noise on an example is a function of (seed, epoch, its place in the epoch's order), so that
+it does not depend on the size of a batch either. Reading and encoding are done before; no model enters here.
 
 Shapes: B rows, T tokens of the longest row of the batch, L labels, C candidates.
 """
@@ -18,6 +19,7 @@ from numpy.typing import NDArray
 from groundup.contract import IGNORE, Batch
 from groundup.data.labelled_examples import Example, Ids, Piece
 from groundup.data.labelled_options import Task
+from groundup.data.text_noise import TextNoise
 from groundup.errors import GroundupError
 
 WINDOW = 32
@@ -38,8 +40,9 @@ class LabelledStream:
         rows: rows in a batch.
         context: tokens that a row may have at most.
         pad_id: the id at padding.
-        seed: of the order.
+        seed: of order and noise.
         balanced: task classify only.
+        noise: on the texts; none without it.
 
     Attributes:
         epoch, batch: what comes next.
@@ -61,11 +64,13 @@ class LabelledStream:
         pad_id: int,
         seed: int,
         balanced: bool = False,
+        noise: TextNoise | None = None,
     ) -> None:
         self.examples, self.task, self.rows, self.pad_id, self.seed = examples, task, rows, pad_id, seed
         self._lengths = np.array([example.length for example in examples], dtype=np.int64)
         _check(self._lengths, task, context, balanced)
         self._class = np.array([example.target for example in examples]) if balanced else None
+        self.noise = noise
         self.epoch = self.batch = 0
         self.ledger = {"seen": 0, "trained": 0, "masked": 0, "padded": 0}
         self._planned: int | None = None
@@ -80,6 +85,9 @@ class LabelledStream:
         if self.batch >= self.batches_per_epoch:
             self.epoch, self.batch = self.epoch + 1, 0
         chosen = [self.examples[index] for index in self.indices(self.epoch, self.batch)]
+        if self.noise is not None:
+            places = self._plan[self.batch].tolist()
+            chosen = [noisy(one, self.noise, (self.seed, self.epoch, place)) for one, place in zip(chosen, places)]
         self.batch += 1
         batch = collate(chosen, self.task, self.pad_id)
         self._count(batch)
@@ -93,12 +101,12 @@ class LabelledStream:
             window = self.rows * WINDOW
             batches = []
             for start in range(0, len(order), window):
-                near = order[start : start + window]
-                near = near[np.argsort(self._lengths[near], kind="stable")]
+                near = np.arange(start, min(start + window, len(order)))
+                near = near[np.argsort(self._lengths[order[near]], kind="stable")]
                 batches += [near[at : at + self.rows] for at in range(0, len(near), self.rows)]
-            self._plan = [batches[number] for number in random.permutation(len(batches))]
+            self._order, self._plan = order, [batches[number] for number in random.permutation(len(batches))]
             self._planned = epoch
-        return self._plan[batch]
+        return self._order[self._plan[batch]]
 
     def _count(self, batch: Batch) -> None:
         documents = [value for name, value in batch.items() if "document" in name]
@@ -118,6 +126,21 @@ class LabelledStream:
         """Go on after the batch at which `state_dict` was taken."""
         self.epoch, self.batch = state["epoch"], state["batch"]
         self.ledger = dict(state["ledger"])
+
+
+def noisy(example: Example, noise: TextNoise, counters: tuple[int, int, int]) -> Example:
+    """An example with noise on its texts, its answer as it was.
+
+    Args:
+        counters: seed, epoch and place in the epoch's order, from which all that is random follows.
+    """
+    seed, epoch, place = counters
+    random = np.random.default_rng([seed, epoch, place + 1])  # a trailing 0 would give the generator of the order
+    pieces = []
+    for piece in example.pieces:
+        ids, places = noise.apply(piece.ids, random, piece.segments)
+        pieces.append(Piece(ids, None if piece.segments is None else piece.segments[places]))
+    return example._replace(pieces=tuple(pieces))
 
 
 def batches(examples: Sequence[Example], *, task: Task, rows: int, pad_id: int) -> Iterator[tuple[Batch, Ids]]:

@@ -1,7 +1,8 @@
 """Pairs as ids, and the stream that feeds them: pairs of like length together, padded to the longest of each batch.
 
 Which pairs batch number n of an epoch holds is a function of (seed, epoch, n) alone, so the state is two integers
-and the ledger. How text becomes ids is handed in; no model enters here.
+and the ledger. The noise on a source is a function of (seed, epoch, its place in the epoch's order). How text becomes
+ids is handed in; no model enters here.
 
 Shapes: B rows, S tokens of the longest source of the batch, T of the longest target.
 """
@@ -18,6 +19,7 @@ from numpy.typing import NDArray
 
 from groundup.contract import IGNORE, Batch
 from groundup.data.parallel_text import ParallelRow
+from groundup.data.text_noise import TextNoise
 from groundup.errors import GroundupError
 
 Ids = NDArray[np.int64]
@@ -104,7 +106,8 @@ class ParallelStream:
         pairs: at least one.
         rows: pairs in a batch.
         pad_id: the id at padding.
-        seed: of the order.
+        seed: of order and noise.
+        noise: on the sources; none without it.
 
     Attributes:
         epoch, batch: what comes next.
@@ -112,11 +115,13 @@ class ParallelStream:
             tokens of sources, which are read and not learned.
     """
 
-    def __init__(self, pairs: Sequence[Pair], *, rows: int, pad_id: int, seed: int) -> None:
+    def __init__(
+        self, pairs: Sequence[Pair], *, rows: int, pad_id: int, seed: int, noise: TextNoise | None = None
+    ) -> None:
         if not pairs or rows < 1:
             raise ValueError(f"{len(pairs)} pairs in batches of {rows}")
-        self.pairs, self.rows, self.pad_id, self.seed = pairs, rows, pad_id, seed
-        self._order = _by_length(pairs)
+        self.pairs, self.rows, self.pad_id, self.seed, self.noise = pairs, rows, pad_id, seed, noise
+        self._rank = _by_length(pairs)
         self.epoch = self.batch = 0
         self.ledger = {"seen": 0, "trained": 0, "masked": 0, "padded": 0}
         self._planned: int | None = None
@@ -130,7 +135,11 @@ class ParallelStream:
         """The next batch; the epochs follow each other without end."""
         if self.batch >= self.batches_per_epoch:
             self.epoch, self.batch = self.epoch + 1, 0
-        batch = collate([self.pairs[index] for index in self.indices(self.epoch, self.batch)], self.pad_id)
+        chosen = [self.pairs[index] for index in self.indices(self.epoch, self.batch)]
+        if self.noise is not None:
+            places = self._plan[self.batch].tolist()
+            chosen = [noisy(one, self.noise, (self.seed, self.epoch, place)) for one, place in zip(chosen, places)]
+        batch = collate(chosen, self.pad_id)
         self.batch += 1
         padded = sum(int((batch[name] < 0).sum()) for name in ("source_document_BS", "document_BT"))
         trained = int((batch["target_BT"] != IGNORE).sum())
@@ -147,12 +156,12 @@ class ParallelStream:
             window = self.rows * WINDOW
             batches = []
             for start in range(0, len(order), window):
-                near = order[start : start + window]
-                near = near[np.argsort(self._order[near], kind="stable")]
+                near = np.arange(start, min(start + window, len(order)))
+                near = near[np.argsort(self._rank[order[near]], kind="stable")]
                 batches += [near[at : at + self.rows] for at in range(0, len(near), self.rows)]
-            self._plan = [batches[number] for number in random.permutation(len(batches))]
+            self._order, self._plan = order, [batches[number] for number in random.permutation(len(batches))]
             self._planned = epoch
-        return self._plan[batch]
+        return self._order[self._plan[batch]]
 
     def state_dict(self) -> dict[str, Any]:
         """Where the stream stands, and the ledger."""
@@ -162,6 +171,17 @@ class ParallelStream:
         """Go on after the batch at which `state_dict` was taken."""
         self.epoch, self.batch = state["epoch"], state["batch"]
         self.ledger = dict(state["ledger"])
+
+
+def noisy(pair: Pair, noise: TextNoise, counters: tuple[int, int, int]) -> Pair:
+    """A pair with noise on its source; what is learned stays as it was.
+
+    Args:
+        counters: seed, epoch and place in the epoch's order, from which all that is random follows.
+    """
+    seed, epoch, place = counters
+    # a trailing 0 would give the generator of the order
+    return pair._replace(source=noise.apply(pair.source, np.random.default_rng([seed, epoch, place + 1]))[0])
 
 
 def batches(pairs: Sequence[Pair], *, rows: int, pad_id: int) -> Iterator[tuple[Batch, Ids]]:

@@ -107,6 +107,12 @@ class TableOptions(BaseModel):
         description="standard deviation of Gaussian noise that is added to the scaled numbers in training, 0 to 10; "
         "0 is off",
     )
+    swap: float = Field(
+        0.0,
+        ge=0.0,
+        lt=1.0,
+        description="share of the features of a row that training takes from another training row, 0 to 1; 0 is off",
+    )
     balanced: bool = Field(False, description="draw all labels equally often, the rare ones repeatedly")
     split: LabelledSplit = Field(
         default_factory=LabelledSplit,

@@ -166,6 +166,16 @@ class Preprocessor(_Fitted):
         return [one.size + 1 for one in self.categories] if self.embedded else []
 
     @property
+    def feature_of(self) -> list[int]:
+        """For each of the F columns, then each of the K codes, the number of the feature that it was made of: numbers
+        first, then categories."""
+        both: list[FittedNumber | FittedCategory] = [*self.numbers, *self.categories]
+        found = [*range(len(self.numbers)), *(number for number, one in enumerate(both) if one.indicator)]
+        for number, category in enumerate(self.categories, start=len(self.numbers)):
+            found += [number] * (1 if self.embedded else category.size)
+        return found
+
+    @property
     def meanings(self) -> list[str]:
         """What each weight of a first layer and each row of an embedding belongs to."""
         return self.names + [f"{kind} (embedded)" for kind in self._kinds if self.embedded]

@@ -1,4 +1,4 @@
-"""The stream of batches of a table, with noise on its numbers if asked for.
+"""The stream of batches of a table, with noise on its numbers and features of other rows if asked for.
 
 Which rows batch number n of an epoch holds, and the noise on them, are functions of (seed, epoch, n) alone, so the
 state is two integers and the ledger. Reading and scaling are done before; no model enters here.
@@ -8,7 +8,7 @@ Shapes: B rows, F columns of features, K columns of codes, L labels.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -40,6 +40,10 @@ class TableStream:
         noise: standard deviation of the Gaussian noise on the first `numeric` columns, in units of the scaled
             features; 0 is off (Bishop 1995 on why it regularises).
         numeric: columns of scaled numbers, which come first.
+        swap: share of the features of a row that are taken from another training row, each from one of its own; 0 is
+            off (Bahri et al. 2021, arXiv:2106.15147, section 3, who take them from the same distribution).
+        feature_of: for each column of features, then each column of codes, the number of the feature that it was made
+            of: what was made of one is taken together. Int64 (F + K,); without it each column is a feature.
 
     Attributes:
         epoch, batch: what comes next.
@@ -60,10 +64,14 @@ class TableStream:
         balanced: bool = False,
         noise: float = 0.0,
         numeric: int = 0,
+        swap: float = 0.0,
+        feature_of: Sequence[int] | None = None,
     ) -> None:
         _check(part, task, rows, balanced)
         self.part, self.task, self.rows, self.seed = part, task, rows, seed
-        self.balanced, self.noise, self.numeric = balanced, noise, numeric
+        self.balanced, self.noise, self.numeric, self.swap = balanced, noise, numeric, swap
+        columns = part.features_NF.shape[1] + (0 if part.category_NK is None else part.category_NK.shape[1])
+        self.feature_of = np.arange(columns) if feature_of is None else np.asarray(feature_of, dtype=np.int64)
         self.epoch = self.batch = 0
         self.ledger = {"seen": 0, "trained": 0, "masked": 0, "padded": 0}
         self._planned: int | None = None
@@ -80,15 +88,24 @@ class TableStream:
             self.epoch, self.batch = self.epoch + 1, 0
         chosen = self.indices(self.epoch, self.batch)
         batch = collate(self.part, chosen, self.task)
-        if self.noise:
-            # one more than the number of the batch: a trailing 0 would give the generator of the order
-            random = np.random.default_rng([self.seed, self.epoch, self.batch + 1])
-            noise = random.standard_normal((len(chosen), self.numeric), dtype=np.float32) * self.noise
-            batch["features_BF"][:, : self.numeric] += torch.from_numpy(noise.astype(np.float32))
+        if self.noise or self.swap:
+            self.change(batch, chosen, self.epoch, self.batch)
         self.batch += 1
         self.ledger["seen"] += len(chosen)
         self.ledger["trained"] += len(chosen)
         return batch
+
+    def change(self, batch: Batch, chosen: NDArray[np.int64], epoch: int, number: int) -> None:
+        """Put the noise of batch `number` of an epoch, and its features of other rows, into a batch of the rows
+        `chosen`, int64 (B,)."""
+        # one more than the number of the batch: a trailing 0 would give the generator of the order
+        random = np.random.default_rng([self.seed, epoch, number + 1])
+        added = np.zeros((len(chosen), self.numeric), dtype=np.float32)
+        if self.noise:
+            added = random.standard_normal(added.shape, dtype=np.float32) * self.noise
+        if self.swap:
+            swap_features(batch, self.part, chosen, self.swap, self.feature_of, random)
+        batch["features_BF"][:, : self.numeric] += torch.from_numpy(added.astype(np.float32))
 
     def indices(self, epoch: int, batch: int) -> NDArray[np.int64]:
         """Which rows a batch holds, int64 (B,)."""
@@ -128,6 +145,30 @@ def collate(part: TablePart, chosen: NDArray[np.int64], task: TableTask) -> Batc
     if part.target is not None:
         batch[TARGET_NAMES[task]] = torch.from_numpy(part.target[chosen])
     return batch
+
+
+def swap_features(
+    batch: Batch,
+    part: TablePart,
+    chosen: NDArray[np.int64],
+    share: float,
+    feature_of: NDArray[np.int64],
+    random: np.random.Generator,
+) -> None:
+    """Put features of other rows of the part into a batch, its answers as they were; see TableStream.
+
+    Args:
+        chosen: the rows of the batch, int64 (B,).
+    """
+    rows, columns = len(part.features_NF), part.features_NF.shape[1]
+    shape = (len(chosen), int(feature_of.max(initial=-1)) + 1)
+    taken = random.random(shape) < share
+    # any row but its own; where there is one row alone, that one
+    other = (chosen[:, None] + random.integers(1, max(rows, 2), shape)) % rows
+    source = np.where(taken, other, chosen[:, None])[:, feature_of]
+    batch["features_BF"] = torch.from_numpy(np.take_along_axis(part.features_NF, source[:, :columns], axis=0))
+    if part.category_NK is not None:
+        batch["category_BK"] = torch.from_numpy(np.take_along_axis(part.category_NK, source[:, columns:], axis=0))
 
 
 def _check(part: TablePart, task: TableTask, rows: int, balanced: bool) -> None:

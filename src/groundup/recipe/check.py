@@ -173,6 +173,12 @@ class Check:
                 yield self.unused("head.normalise", "it is for task embed", "remove it")
             if data.balanced and data.task != "classify":
                 yield self.unused("data.balanced", "it is for task classify", "remove it")
+            for name in ("drop", "move"):
+                if data.task == "tag" and name in data.augment.chosen:
+                    yield self.fault(
+                        "E-RECIPE-015", f"data.augment.{name}", f"data.augment.{name} does not fit task tag",
+                        "the tags of a span would no longer follow each other", "use mask and replace instead",
+                    )  # fmt: skip
             for name in ("pooling", "pooler"):
                 if data.task == "tag" and _given(head, name):
                     yield self.unused(f"head.{name}", "a head for task tag reads every token", f"remove head.{name}")

@@ -22,6 +22,7 @@ from groundup.data.replay import ReplayOptions
 from groundup.data.rollout import RolloutOptions
 from groundup.data.self_play import SelfPlayOptions
 from groundup.data.table_options import TableOptions
+from groundup.data.text_noise import TextNoiseOptions
 from groundup.engine.options import BudgetOptions, EventOptions, GuardOptions, HardwareOptions
 from groundup.inference.tree_search import SearchOptions
 from groundup.models import NetworkOptions
@@ -181,6 +182,9 @@ class LabelledData(LabelledOptions):
         default=None, ge=2, le=1 << 20, description="longest row in tokens; derived: 128, or less if the model's is"
     )
     balanced: bool = Field(default=False, description="draw all labels equally often, the rare ones repeatedly")
+    augment: TextNoiseOptions = Field(
+        default_factory=TextNoiseOptions, description="random changes of the training texts"
+    )
 
 
 class TableData(TableOptions):
@@ -201,6 +205,9 @@ class PairData(ParallelOptions):
     """Texts and their translations."""
 
     kind: Literal["pairs"]
+    augment: TextNoiseOptions = Field(
+        default_factory=TextNoiseOptions, description="random changes of the training sources, not of what is learned"
+    )
     context: ClassVar[int] = 1
 
 

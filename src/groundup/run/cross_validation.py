@@ -302,8 +302,8 @@ def require_folds(study: Study) -> None:
 
 def _divides(path: tuple[Any, ...]) -> bool:
     """Whether a field decides which rows there are and what is right of them."""
-    free = ("preprocessing", "augment", "balanced", "noise", "max_length", "over_long", "context", "normalise", "size")
-    return path[0] == "data" and path[1] not in (*free, "resize", "channels")
+    free = ("preprocessing", "augment", "balanced", "noise", "swap", "max_length", "over_long", "context", "normalise")
+    return path[0] == "data" and path[1] not in (*free, "size", "resize", "channels")
 
 
 def require_same_study(study: Study) -> None:

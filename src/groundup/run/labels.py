@@ -19,12 +19,14 @@ from groundup.data.labelled_options import LabelledOptions, Side
 from groundup.data.labelled_rows import LabelledRow
 from groundup.data.labelled_set import read_labelled
 from groundup.data.labelled_stream import LabelledStream, batches, require_examples
+from groundup.data.text_noise import TextNoise
 from groundup.evaluation.retrieval import retrieval_scores
 from groundup.evaluation.tagging import tagging_scores
 from groundup.models.heads import HeadOptions
 from groundup.recipe.tree import LabelledData, Recipe
 from groundup.run.answers import ROWS_AT_ONCE, answers, logits_of, row_results, similarities
 from groundup.run.cards import write_card, write_quarantine
+from groundup.run.noise import noise_of
 from groundup.text.rows import RowEncoder
 from groundup.text.tokenizer import AnyTokenizer
 
@@ -70,6 +72,7 @@ class PreparedLabels:
     ledger: dict[str, Any]
     findings: list[str]
     pad_id: int
+    noise: TextNoise | None = None
 
     @property
     def measured(self) -> Side:
@@ -127,7 +130,8 @@ def prepare_labels(recipe: Recipe, tokenizer: AnyTokenizer, *, context: int, fol
     if folder is not None:
         write_card(folder, card)
     require_examples(len(parts["train"].examples), data.task, longest)
-    return PreparedLabels(data.task, found.labels, parts, card, found.findings, tokenizer.pad_id)
+    noise = noise_of(data.augment, tokenizer)
+    return PreparedLabels(data.task, found.labels, parts, card, found.findings, tokenizer.pad_id, noise)
 
 
 def head_options(recipe: Recipe, labels: list[str]) -> HeadOptions:
@@ -148,6 +152,7 @@ def label_stream(recipe: Recipe, prepared: PreparedLabels) -> LabelledStream:
         pad_id=prepared.pad_id,
         seed=recipe.seed,
         balanced=recipe.data.balanced,
+        noise=prepared.noise,
     )
 
 

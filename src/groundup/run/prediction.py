@@ -112,6 +112,8 @@ class PredictionWork(NetworkWork):
             balanced=data.balanced,
             noise=data.noise,
             numeric=len(self.table.preprocessor.numeric),
+            swap=data.swap,
+            feature_of=self.table.preprocessor.feature_of,
         )
 
     @property

@@ -14,11 +14,11 @@ from groundup.data.labelled_examples import Example
 from groundup.data.labelled_rows import LabelledRow
 from groundup.data.mask import Masking
 from groundup.errors import GroundupError
-from groundup.recipe.tree import DEFAULT_CONTEXT, LABELLED_CONTEXT, ChatData, LabelledData, TextData
+from groundup.recipe.tree import DEFAULT_CONTEXT, LABELLED_CONTEXT, ChatData, LabelledData, Recipe, TextData
 from groundup.run import models
 from groundup.run.chats import prepare_chats
 from groundup.run.entry import read_recipe
-from groundup.run.labels import prepare_labels
+from groundup.run.labels import PreparedLabels, prepare_labels
 from groundup.run.language import tokenizer_of_chats, tokenizer_of_labels
 from groundup.run.preview_networks import RowsShown
 from groundup.run.texts import PreparedTexts, Say, prepare_texts
@@ -29,9 +29,8 @@ from groundup.text.tokenizer import AnyTokenizer
 def preview_rows(recipe_path: str, rows: int, overrides: Sequence[str]) -> RowsShown:
     """The first rows of a recipe's training data as they will be learnt."""
     recipe = read_recipe(Path(recipe_path), overrides)
-    base = models.load_described(Path(recipe.init_from))[0] if recipe.init_from else None
-    own = base.options.context if base else DEFAULT_CONTEXT
-    context = recipe.data.context or recipe.language.context or own
+    base = _base(recipe)
+    context = _context(recipe, base)
     with tempfile.TemporaryDirectory(prefix="groundup-show-") as folder:
         if isinstance(recipe.data, ChatData):
             tokenizer = base.tokenizer if base else tokenizer_of_chats(recipe, Path(folder), lambda line: None)
@@ -39,8 +38,7 @@ def preview_rows(recipe_path: str, rows: int, overrides: Sequence[str]) -> RowsS
             chats = prepare_chats(recipe, tokenizer, template, context=context, folder=None, show=rows)
             return RowsShown(chats.shown, tokenizer, chats.ledger, sum(chats.ledger["fit"].values()))
         if isinstance(recipe.data, LabelledData):
-            tokenizer = base.tokenizer if base else tokenizer_of_labels(recipe, Path(folder), lambda line: None)
-            labels = prepare_labels(recipe, tokenizer, context=min(context, LABELLED_CONTEXT), folder=None)
+            labels, tokenizer = prepared_labels(recipe, Path(folder))
             part = labels.parts["train"]
             pairs = zip(part.rows[:rows], part.examples[:rows], strict=True)
             shown = [_labelled(row, example) for row, example in pairs]
@@ -61,6 +59,28 @@ def preview_rows(recipe_path: str, rows: int, overrides: Sequence[str]) -> RowsS
         return RowsShown(shown, texts.tokenizer, ledger, total)
 
 
+def prepared_labels(recipe: Recipe, folder: Path) -> tuple[PreparedLabels, AnyTokenizer]:
+    """The labelled rows of a recipe as its model will read them, and the tokenizer."""
+    base = _base(recipe)
+    tokenizer = base.tokenizer if base else tokenizer_of_labels(recipe, folder, lambda line: None)
+    context = min(_context(recipe, base), LABELLED_CONTEXT)
+    return prepare_labels(recipe, tokenizer, context=context, folder=None), tokenizer
+
+
+def _base(recipe: Recipe) -> models.Described | None:
+    return models.load_described(Path(recipe.init_from))[0] if recipe.init_from else None
+
+
+def _context(recipe: Recipe, base: models.Described | None) -> int:
+    own = base.options.context if base else DEFAULT_CONTEXT
+    return recipe.data.context or recipe.language.context or own
+
+
+def answer_of(row: LabelledRow) -> str:
+    """What is right of a labelled row."""
+    return ", ".join(row.labels) if row.labels else row.answer
+
+
 def _hidden(ids: list[int], masking: Masking, tokenizer: AnyTokenizer, seed: int) -> Rendered:
     """A text with some of its tokens hidden; the chosen ones are predicted."""
     tokens = np.array(ids, dtype=np.int64)
@@ -72,8 +92,7 @@ def _hidden(ids: list[int], masking: Masking, tokenizer: AnyTokenizer, seed: int
 def _labelled(row: LabelledRow, example: Example) -> Rendered:
     """A labelled row as it will be read; no token of it is predicted, its answer stands in the text."""
     ids = [int(id) for piece in example.pieces for id in piece.ids]
-    answer = ", ".join(row.labels) if row.labels else row.answer
-    return Rendered(ids, [False] * len(ids), [-1] * len(ids), f"{row.text}  →  {answer}")
+    return Rendered(ids, [False] * len(ids), [-1] * len(ids), f"{row.text}  →  {answer_of(row)}")
 
 
 def prepare_recipe_data(recipe_path: str, overrides: Sequence[str], out: Path, workers: int, say: Say) -> PreparedTexts:
@@ -88,7 +107,7 @@ def prepare_recipe_data(recipe_path: str, overrides: Sequence[str], out: Path, w
             fix="groundup data show RECIPE   (shows what training will see)",
             exit_code=2,
         )
-    base = models.load_described(Path(recipe.init_from))[0] if recipe.init_from else None
+    base = _base(recipe)
     texts = prepare_texts(recipe, out, base.tokenizer if base else None, say=say, workers=workers)
     texts.tokenizer.save(out)
     return texts

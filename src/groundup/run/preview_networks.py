@@ -17,7 +17,9 @@ from groundup.data.image_options import ImageOptions
 from groundup.data.image_preview import preview
 from groundup.data.image_set import read_images
 from groundup.data.table_options import TableOptions
+from groundup.data.table_scaler import Preprocessor
 from groundup.data.table_set import TablePart, read_table
+from groundup.data.table_stream import TableStream, collate
 from groundup.errors import printable
 from groundup.evaluation.episodes import random_policy
 from groundup.recipe.tree import EnvironmentData, GameData, ImageData, Recipe, TableData
@@ -51,7 +53,8 @@ def preview_network(recipe: Recipe, rows: int, *, augment: bool, out: str | None
     Args:
         recipe: checked.
         rows: how many.
-        augment: of images: draw the sheet with what training changes below.
+        augment: of images: draw the sheet with what training changes below; of a table: also the numbers as training
+            may change them.
         out: of images: where the sheet goes.
 
     Returns:
@@ -60,7 +63,7 @@ def preview_network(recipe: Recipe, rows: int, *, augment: bool, out: str | None
         have no end), ledger, sheet.
     """
     if isinstance(recipe.data, TableData):
-        return _table(recipe.data, rows)
+        return _table(recipe.data, rows, recipe.seed if augment else None)
     if isinstance(recipe.data, ImageData):
         return _images(recipe.data, rows, augment, out)
     if isinstance(recipe.data, GameData):
@@ -74,7 +77,8 @@ def _found(title: str, facts: Shown, answer: str, headers: list[str], rows: list
     return {"title": title, "facts": facts, "answer": answer, "headers": headers, "rows": rows} | empty | more
 
 
-def _table(data: TableData, rows: int) -> Shown:
+def _table(data: TableData, rows: int, seed: int | None) -> Shown:
+    """With a seed, also what the noise of training may make of each row."""
     table = read_table(room_options(data, TableOptions), [])
     part, names, embedded = table.parts["train"], table.preprocessor.names, table.preprocessor.embedded
     facts = {
@@ -83,19 +87,30 @@ def _table(data: TableData, rows: int) -> Shown:
         "target": ", ".join(table.columns.target),
         "labels": ", ".join(f"{label} {count}" for label, count in table.counts.items()),
     }
-    shown_names = [*names, *embedded]
-    shown = [
-        {
-            "place": row.place,
-            "answer": row.answer,
-            "cells": [[name, str(_raw(row.cells, name)), x] for name, x in zip(shown_names, _seen(part, number))],
-        }
-        for number, row in enumerate(part.rows[:rows])
-    ]
-    headers = ["feature", "cell", "number"]
+    changed = part if seed is None else _changed(part, data, table.preprocessor, rows, seed)
+    headers = ["feature", "cell", "number", "in training"][: 3 if seed is None else 4]
+    shown = []
+    for number, row in enumerate(part.rows[:rows]):
+        numbers = zip([*names, *embedded], _seen(part, number), _seen(changed, number), strict=True)
+        cells = [[name, str(_raw(row.cells, name)), x, "" if y == x else f"→ {y:.4g}"] for name, x, y in numbers]
+        cells = [line[: len(headers)] for line in cells]
+        shown.append({"place": row.place, "answer": row.answer, "cells": cells})
+    if seed is not None:
+        facts["noise"] = f"standard deviation {data.noise:g}; swap {data.swap:g} of the features"
     facts = {name: value for name, value in facts.items() if value}
     more = {"total": len(part.rows), "ledger": table.card, "findings": table.findings}
     return _found("table", facts, "answer", headers, shown, **more)
+
+
+def _changed(part: TablePart, data: TableData, preprocessor: Preprocessor, rows: int, seed: int) -> TablePart:
+    """The first rows with noise on them."""
+    changes: dict[str, Any] = {"noise": data.noise, "swap": data.swap, "feature_of": preprocessor.feature_of}
+    stream = TableStream(part, task=data.task, rows=1, seed=seed, numeric=len(preprocessor.numeric), **changes)
+    chosen = np.arange(min(rows, len(part.rows)))
+    batch = collate(part, chosen, data.task)
+    stream.change(batch, chosen, 0, 0)
+    codes = batch["category_BK"].numpy() if "category_BK" in batch else None
+    return part.first(len(chosen))._replace(features_NF=batch["features_BF"].numpy(), category_NK=codes)
 
 
 def _seen(part: TablePart, number: int) -> list[float]:

@@ -17,6 +17,7 @@ from groundup.data.stream import PackedStream, Packer
 from groundup.errors import GroundupError
 from groundup.recipe.tree import Recipe, TextData
 from groundup.run.masked import hides_tokens, masking_of
+from groundup.run.noise import masks_rows
 from groundup.text.options import TokenizerOptions
 from groundup.text.tokenizer import AnyTokenizer, Tokenizer
 from groundup.text.train import train_tokenizer
@@ -115,7 +116,7 @@ def own_tokenizer(texts: Iterable[str], recipe: Recipe) -> Tokenizer:
 
 def _options_of(recipe: Recipe) -> TokenizerOptions:
     options = recipe.tokenizer or USUAL_TOKENIZER
-    if options.mask is None and hides_tokens(recipe):
+    if options.mask is None and (hides_tokens(recipe) or masks_rows(recipe)):
         return options.model_copy(update={"mask": True})
     return options
 

@@ -23,6 +23,7 @@ from groundup.data.labelled_options import Side
 from groundup.data.parallel_options import ParallelOptions
 from groundup.data.parallel_stream import EncodedPairs, Pair, ParallelStream, batches, collate, encode_pairs
 from groundup.data.parallel_text import ParallelRow, read_parallel
+from groundup.data.text_noise import TextNoise
 from groundup.errors import GroundupError, printable
 from groundup.evaluation.metrics import LabelScores
 from groundup.evaluation.translation import Tokenization, TranslationMemory, translation_scores
@@ -39,6 +40,7 @@ from groundup.recipe.tree import PairData, Recipe, TranslatorOptions
 from groundup.run.cards import write_card, write_quarantine
 from groundup.run.measuring import FIRST_ROWS, evaluation_of
 from groundup.run.models import MODEL_FILE, TOKENIZER_FILE, as_json, find_model
+from groundup.run.noise import noise_of
 from groundup.run.prediction import room_options
 from groundup.run.results import Scores
 from groundup.run.texts import own_tokenizer
@@ -60,6 +62,7 @@ class TranslationWork(Work):
     tokenizer: AnyTokenizer
     rows: dict[Side, list[ParallelRow]]
     pairs: dict[Side, EncodedPairs]
+    noise: TextNoise | None = None
     card: dict[str, Any] = field(default_factory=dict)
 
     def source(self) -> Source:
@@ -69,6 +72,7 @@ class TranslationWork(Work):
             rows=self.recipe.budget.micro_batch or 1,
             pad_id=self.tokenizer.pad_id,
             seed=self.recipe.seed,
+            noise=self.noise,
         )
 
     @property
@@ -334,5 +338,6 @@ def translation_work(recipe: Recipe, folder: Path, *, say: Say) -> TranslationWo
         tokenizer=tokenizer,
         rows=rows,
         pairs=pairs,
+        noise=noise_of(recipe.data.augment, tokenizer),
         card=card,
     )

@@ -59,7 +59,8 @@ class TokenizerOptions(BaseModel):
     mask: bool | None = Field(
         default=None,
         description="whether there is a token that stands for a hidden one, which masked pretraining needs; it counts "
-        "in `vocabulary`, and is one more for char and byte; derived: whether the objective is masked_token",
+        "in `vocabulary`, and is one more for char and byte; derived: whether the objective is masked_token, or "
+        "data.augment hides tokens",
     )
 
 

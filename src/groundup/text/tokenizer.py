@@ -96,6 +96,7 @@ class AnyTokenizer:
         exact: whether ids spell bytes one by one, so that text is put together from them.
         prefix: ids above the vocabulary that stand in front of every text: a prompt that was learned.
         dropped: what is dropped from the beginning of a decoded text: a space, or nothing.
+        unknown_id: the id of what has no token, if there is one.
     """
 
     vocabulary: int
@@ -106,6 +107,7 @@ class AnyTokenizer:
     exact: bool = True
     dropped: str = ""
     prefix: tuple[int, ...] = ()
+    unknown_id: int | None = None
     _library: tokenizers.Tokenizer
     _document: dict[str, Any]
     _bytes: list[bytes]
