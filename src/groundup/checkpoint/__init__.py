@@ -21,7 +21,7 @@ from groundup.checkpoint.lock import RunLock
 from groundup.checkpoint.manifest import Problem, read_manifest, verify
 from groundup.checkpoint.model_folder import load_averaged, load_files, load_model, save_model
 from groundup.checkpoint.pickles import is_pickle, refuse_only_pickles, refuse_pickle
-from groundup.checkpoint.tensors import pack_state, read_safetensors, unpack_state, write_safetensors
+from groundup.checkpoint.tensors import Stored, Unmade, pack_state, read_safetensors, unpack_state, write_safetensors
 
 __all__ = [
     "Checkpoint",
@@ -30,6 +30,8 @@ __all__ = [
     "Problem",
     "RunLock",
     "SaveError",
+    "Stored",
+    "Unmade",
     "checkpoint_folders",
     "is_pickle",
     "load",

@@ -10,16 +10,14 @@ import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from torch import Tensor
-
 from groundup.checkpoint.disk import write_file
 from groundup.checkpoint.manifest import RECIPE, SUFFIX, is_plain_name, metadata_of, write_manifest
-from groundup.checkpoint.tensors import ALIASES, safetensors_chunks
+from groundup.checkpoint.tensors import ALIASES, Stored, safetensors_chunks
 
 
 def write_contents(
     folder: Path,
-    parts: Mapping[str, tuple[dict[str, Tensor], dict[str, str]]],
+    parts: Mapping[str, tuple[Mapping[str, Stored], dict[str, str]]],
     files: Mapping[str, bytes],
     *,
     kind: str,

@@ -24,17 +24,17 @@ from groundup.checkpoint.manifest import (
     verify,
 )
 from groundup.checkpoint.pickles import refuse_only_pickles
-from groundup.checkpoint.tensors import num_bytes, pack_state, read_safetensors
+from groundup.checkpoint.tensors import Stored, num_bytes, pack_state, read_safetensors
 from groundup.errors import GroundupError, printable
 
 PART = "model"
 
 
-def save_model(folder: Path, *, tensors: Mapping[str, Tensor], files: Mapping[str, bytes]) -> None:
+def save_model(folder: Path, *, tensors: Mapping[str, Stored], files: Mapping[str, bytes]) -> None:
     """Write a model folder in one step; one that stands there is replaced and readable until then.
 
     Args:
-        tensors: the model's tensors by name; tied ones are stored once.
+        tensors: the model's tensors by name; tied ones are stored once, those not made yet are made in turn.
         files: the other files by name: model.json, tokenizer.json, chat.json …
 
     Raises:

@@ -10,8 +10,10 @@ What a checkpoint consists of is not known here.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+import math
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import NamedTuple
 
 import safetensors
 import torch
@@ -46,24 +48,42 @@ DTYPE_NAMES = {
 }
 
 
-def pack_state(state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, str]]:
+class Unmade(NamedTuple):
+    """A tensor that is made when it is its turn to be written, and forgotten then: not all of them need memory at once.
+
+    Attributes:
+        shape, dtype: of the tensor that `make` gives.
+    """
+
+    shape: tuple[int, ...]
+    dtype: torch.dtype
+    make: Callable[[], Tensor]
+
+
+Stored = Tensor | Unmade
+
+
+def pack_state(state: Mapping[str, Stored]) -> tuple[dict[str, Stored], dict[str, str]]:
     """Separate the tensors of a state dict from the names that are only another name of one of them.
 
     Two names are tied when they show the same memory in the same way (offset, shape, strides, dtype); the
-    first name in the order of `state` is stored. Views that overlap in any other way are stored in full.
+    first name in the order of `state` is stored. Views that overlap in any other way are stored in full. One that is
+    not made yet is tied to itself alone.
 
     Returns:
         The tensors to store, and for each tied name the name it is stored under.
     """
-    tensors: dict[str, Tensor] = {}
+    tensors: dict[str, Stored] = {}
     aliases: dict[str, str] = {}
     first: dict[tuple[object, ...], str] = {}
     for name, tensor in state.items():
         _require_storable(name, tensor)
-        if tensor.numel() == 0:  # empty tensors have no memory to share
+        if math.prod(tensor.shape) == 0:  # empty tensors have no memory to share
             tensors[name] = tensor
             continue
-        memory = (tensor.device, tensor.data_ptr(), tensor.shape, tensor.stride(), tensor.dtype)
+        memory: tuple[object, ...] = (id(tensor),)
+        if isinstance(tensor, Tensor):
+            memory = (tensor.device, tensor.data_ptr(), tensor.shape, tensor.stride(), tensor.dtype)
         stored = first.setdefault(memory, name)
         if stored == name:
             tensors[name] = tensor
@@ -77,25 +97,25 @@ def unpack_state(tensors: Mapping[str, Tensor], aliases: Mapping[str, str]) -> d
     return {**tensors, **{name: tensors[stored] for name, stored in aliases.items()}}
 
 
-def num_bytes(tensors: Mapping[str, Tensor]) -> int:
+def num_bytes(tensors: Mapping[str, Stored]) -> int:
     """Bytes that the data of `tensors` takes in a file."""
-    return sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
+    return sum(math.prod(tensor.shape) * tensor.dtype.itemsize for tensor in tensors.values())
 
 
-def safetensors_chunks(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> Iterator[bytes | memoryview]:
+def safetensors_chunks(tensors: Mapping[str, Stored], metadata: Mapping[str, str]) -> Iterator[bytes | memoryview]:
     """The bytes of a safetensors file: the header, then each tensor. Equal input gives equal bytes.
 
     Args:
-        tensors: any strided tensors on any device, contiguous or not.
+        tensors: any strided tensors on any device, contiguous or not; those not made yet are made in turn.
         metadata: texts for the header.
     """
     # Widest elements first, so that every tensor is aligned to its own element size.
-    order = sorted(tensors, key=lambda name: (-tensors[name].element_size(), name))
+    order = sorted(tensors, key=lambda name: (-tensors[name].dtype.itemsize, name))
     header: dict[str, object] = {"__metadata__": dict(sorted(metadata.items()))}
     position = 0
     for name in order:
         tensor = tensors[name]
-        end = position + tensor.numel() * tensor.element_size()
+        end = position + math.prod(tensor.shape) * tensor.dtype.itemsize
         header[name] = {
             "dtype": DTYPE_NAMES[tensor.dtype],
             "shape": list(tensor.shape),
@@ -106,8 +126,17 @@ def safetensors_chunks(tensors: Mapping[str, Tensor], metadata: Mapping[str, str
     text += b" " * (-len(text) % 8)
     yield len(text).to_bytes(8, "little") + text
     for name in order:
-        flat = tensors[name].detach().resolve_conj().resolve_neg().cpu().contiguous().reshape(-1)
+        flat = _made(tensors[name]).detach().resolve_conj().resolve_neg().cpu().contiguous().reshape(-1)
         yield flat.view(torch.uint8).numpy().data
+
+
+def _made(stored: Stored) -> Tensor:
+    if isinstance(stored, Tensor):
+        return stored
+    tensor = stored.make()
+    if (tuple(tensor.shape), tensor.dtype) != (stored.shape, stored.dtype):
+        raise ValueError(f"{tuple(tensor.shape)} of {tensor.dtype} was made where the header says {stored[:2]}")
+    return tensor
 
 
 def read_safetensors(path: Path, device: str = "cpu") -> dict[str, Tensor]:
@@ -145,10 +174,10 @@ def read_aliases(path: Path, header: Header) -> dict[str, str]:
     return aliases
 
 
-def _require_storable(name: str, tensor: Tensor) -> None:
-    if tensor.layout is not torch.strided:
+def _require_storable(name: str, tensor: Stored) -> None:
+    if isinstance(tensor, Tensor) and tensor.layout is not torch.strided:
         fault = f"has the layout {tensor.layout}"
-    elif tensor.is_meta:
+    elif isinstance(tensor, Tensor) and tensor.is_meta:
         fault = "has no data (it is on the meta device)"
     elif tensor.dtype not in DTYPE_NAMES:
         fault = f"has the dtype {tensor.dtype}"

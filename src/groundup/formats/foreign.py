@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -28,6 +29,14 @@ class ForeignTokenizer:
     pad: str
     adds_begin: bool
     template: str | None
+
+
+class MadeOnDemand(Mapping[str, Tensor]):
+    """Tensors that take memory only when they are asked for, each time anew, in float32."""
+
+    @abstractmethod
+    def shape_of(self, name: str) -> tuple[int, ...]:
+        """The shape of a tensor, which is not made for it."""
 
 
 @dataclass(frozen=True)

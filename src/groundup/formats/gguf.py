@@ -17,7 +17,7 @@ import numpy as np
 from torch import Tensor
 
 from groundup.errors import GroundupError, nearest, printable
-from groundup.formats.foreign import ForeignModel
+from groundup.formats.foreign import ForeignModel, MadeOnDemand
 from groundup.formats.gguf_blocks import dequantize
 from groundup.formats.gguf_header import Header, read_header
 from groundup.formats.gguf_layout import (
@@ -236,7 +236,7 @@ def _weights(header: Header, name: str) -> Tensor:
     return dequantize(entry.kind, header.data[entry.begin : entry.end], entry.shape)
 
 
-class _Tensors(Mapping[str, Tensor]):
+class _Tensors(MadeOnDemand):
     """The tensors of a checked file by our names; each is read and dequantized when it is asked for."""
 
     def __init__(self, header: Header, named: dict[str, str], options: Mapping[str, Any], interleaved: bool) -> None:
@@ -246,6 +246,9 @@ class _Tensors(Mapping[str, Tensor]):
         tensor = _weights(self._header, self._named[name])
         heads = rotated_heads(name, self._options) if self._interleaved else None
         return tensor if heads is None else from_interleaved(tensor, heads)
+
+    def shape_of(self, name: str) -> tuple[int, ...]:
+        return self._header.tensors[self._named[name]].shape
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._named)

@@ -27,7 +27,7 @@ from groundup.run.adapter_files import exported_adapter, on_own_base, read_peft_
 from groundup.run.foreign import described, digest_of, kind_of, locate, read_foreign
 from groundup.run.models import Described, Loaded
 from groundup.run.proof import Proof, compare_weights, new_place, prove, write_proved
-from groundup.run.weights import complete, load_weights
+from groundup.run.weights import complete, load_weights, to_store
 
 CPU = torch.device("cpu")
 MARK = re.compile(r"\{%(-?)\s*(?:end)?generation\s*(-?)%\}")
@@ -64,10 +64,11 @@ def import_foreign(source: str, out: str | None, *, base: str | None = None) -> 
             exit_code=2,
         )
     with new_place(folder):
-        found, said, made = models.foreign(path, kind)
+        found = read_foreign(path, kind)
+        said = Described(**described(found, path))
         with torch.device("meta"):  # for its names and shapes: the tensors go from file to file, not through it
             network = models.network(said.family, said.options, said.head)
-        tensors = complete(network, made)  # checked before anything is written
+        tensors = complete(network, to_store(found.tensors))  # checked before anything is written
         checkpoint.save_model(folder, tensors=tensors, files=models.model_files(said))
     return _summary(folder, said, network, list(found.oddities))
 

@@ -20,7 +20,6 @@ from torch import Tensor, nn
 from groundup import checkpoint
 from groundup.adapters import AdapterOptions, PromptOptions, adapter_names, apply, merge, prompt_ids
 from groundup.errors import GroundupError, nearest, printable
-from groundup.formats.foreign import ForeignModel
 from groundup.models import FAMILIES, NETWORKS, FamilyOptions
 from groundup.models.heads import Headed, HeadOptions
 from groundup.run.foreign import described, digest_of, kind_of, locate, read_foreign
@@ -259,19 +258,15 @@ def _read(folder: Path) -> tuple[dict[str, Tensor], Described]:
     return tensors, said
 
 
-def foreign(path: Path, kind: str) -> tuple[ForeignModel, Described, dict[str, Tensor]]:
-    """A model in another tool's format, what it is, and its tensors, which are made while its tokenizer is."""
-    found = read_foreign(path, kind)
-    with ThreadPoolExecutor(max_workers=1) as beside:
-        tensors = beside.submit(dict, found.tensors)
-        return found, Described(**described(found, path)), tensors.result()
-
-
 def _load_foreign(folder: Path, kind: str, device: torch.device) -> Loaded:
-    _, said, tensors = foreign(folder, kind)
-    model = build(said.family, said.options, device, said.head)
-    put = adopt_weights if kind == "gguf" else load_weights  # others may be mapped from their file
-    put(model, tensors)
+    """A model in another tool's format. Its tensors are made while its tokenizer is."""
+    foreign = read_foreign(folder, kind)
+    with ThreadPoolExecutor(max_workers=1) as beside:
+        tensors = beside.submit(dict, foreign.tensors)
+        said = Described(**described(foreign, folder))
+        model = build(said.family, said.options, device, said.head)
+        put = adopt_weights if kind == "gguf" else load_weights  # others may be mapped from their file
+        put(model, tensors.result())
     return Loaded(said, model.eval(), folder)
 
 

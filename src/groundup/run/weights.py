@@ -2,13 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from functools import partial
+from typing import TypeVar
+
+import torch
 from torch import Tensor, nn
 
 from groundup import checkpoint
+from groundup.checkpoint import Stored, Unmade
+from groundup.formats.foreign import MadeOnDemand
 from groundup.models.heads import Headed
 
+OneStored = TypeVar("OneStored", bound=Stored)
 
-def complete(model: nn.Module, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+
+def to_store(tensors: Mapping[str, Tensor]) -> dict[str, Stored]:
+    """Tensors as they are to be written; those that cost memory when they are asked for, one at a time."""
+    if not isinstance(tensors, MadeOnDemand):
+        return dict(tensors)
+    return {name: Unmade(tensors.shape_of(name), torch.float32, partial(tensors.__getitem__, name)) for name in tensors}
+
+
+def complete(model: nn.Module, tensors: dict[str, OneStored]) -> dict[str, OneStored]:
     """All tensors of a network, a tied head by both its names; every difference in names and shapes is told at once.
 
     Args:
