@@ -175,6 +175,9 @@ FLIPS: dict[str, dict[str, Any]] = {
     "objective:multilabel.positive_weights": {"objective": {"kind": "multilabel", "positive_weights": WEIGHTS}},
     "objective:regress.huber_delta": {"objective": {"kind": "regress", "huber_delta": 0.1}},
     "objective:contrast.temperature": {"objective": {"kind": "contrast", "temperature": 0.5}},
+    "adapters:grow.words": {"words": ["house", "cat"]},
+    "adapters:grow.controls": {"controls": ["<|tool|>"]},
+    "adapters:grow.init": {"init": "mean"},
     "adapters:freeze.patterns": {"patterns": ["*.q_proj.weight"]},
     "adapters:freeze.first_layers": {"first_layers": 1},
     "adapters:freeze.all_but_last": {"all_but_last": 1},
@@ -298,6 +301,7 @@ NEUTRAL: dict[str, dict[str, Any]] = {
 ADAPTERS: dict[str, list[dict[str, Any]]] = {
     # the adapters that those of a kind are compared with; the first one is changed
     "freeze": [{"kind": "freeze", "patterns": ["*norm.weight"]}],
+    "grow": [{"kind": "grow", "words": ["house"]}, {"kind": "lora", "rank": 4}],
     "lora": [{"kind": "lora", "rank": 4}],
     "quantize": [{"kind": "quantize"}, {"kind": "lora", "rank": 4}],
     "prompt": [{"kind": "prompt", "tokens": 4}],

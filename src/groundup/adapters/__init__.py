@@ -21,15 +21,16 @@ from groundup.adapters.freeze import (
     unfreeze_at,
     unfreezing_steps,
 )
-from groundup.adapters.grow import grow_vocabulary
+from groundup.adapters.grow import GrowOptions, Growth, grow, grow_vocabulary, require_trained
 from groundup.adapters.lora import LoraOptions, lora
 from groundup.adapters.merge import adapter_tensors, average, load_adapter_tensors, merge
 from groundup.adapters.prompt import PromptOptions, prompt, prompt_ids
 from groundup.adapters.quantize import QuantizeOptions, base_bytes, dequantize, quantize
 from groundup.adapters.scale import ScaleOptions, scale
-from groundup.adapters.switch import adapter_names, set_adapter, without_adapters
+from groundup.adapters.switch import adapter_names, is_adapted, set_adapter, without_adapters
 
 ADAPTERS: dict[str, tuple[type[BaseModel], Callable[..., None]]] = {
+    "grow": (GrowOptions, grow),
     "freeze": (FreezeOptions, freeze),
     "lora": (LoraOptions, lora),
     "quantize": (QuantizeOptions, quantize),
@@ -38,28 +39,43 @@ ADAPTERS: dict[str, tuple[type[BaseModel], Callable[..., None]]] = {
 }
 
 AdapterOptions = Annotated[
-    FreezeOptions | LoraOptions | QuantizeOptions | PromptOptions | ScaleOptions, Field(discriminator="kind")
+    GrowOptions | FreezeOptions | LoraOptions | QuantizeOptions | PromptOptions | ScaleOptions,
+    Field(discriminator="kind"),
 ]
 
 
-def apply(model: nn.Module, options_list: Sequence[Any], *, seed: int) -> None:
+WHOLE = ("grow", "freeze")
+"""Kinds that leave weights which stand alone; behind any other, a model is what was trained beside its base."""
+
+
+def apply(model: nn.Module, options_list: Sequence[Any], *, seed: int, growth: Growth | None = None) -> None:
     """Adapt a model in place, in the order given. Its weights must be there already.
 
     Args:
         options_list: entries of the types in `ADAPTERS`.
         seed: of all draws; each entry draws from its own generator.
+        growth: where the tokens of a grow entry stand; see `grow`.
 
     Raises:
         GroundupError: a pattern does not fit the model, see the adapters.
     """
     for index, options in enumerate(options_list):
-        ADAPTERS[options.kind][1](model, options, seed=seed + index)
+        if isinstance(options, GrowOptions):
+            apart = any(later.kind not in WHOLE for later in options_list[index + 1 :])
+            grow(model, options, seed=seed + index, growth=growth, apart=apart)
+        else:
+            ADAPTERS[options.kind][1](model, options, seed=seed + index)
+    if any(isinstance(options, GrowOptions) for options in options_list):
+        require_trained(model)
 
 
 __all__ = [
     "ADAPTERS",
+    "WHOLE",
     "AdapterOptions",
     "FreezeOptions",
+    "GrowOptions",
+    "Growth",
     "LoraOptions",
     "PromptOptions",
     "QuantizeOptions",
@@ -74,7 +90,9 @@ __all__ = [
     "evaluate_frozen",
     "freeze",
     "frozen_at",
+    "grow",
     "grow_vocabulary",
+    "is_adapted",
     "load_adapter_tensors",
     "lora",
     "merge",

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from groundup.adapters.grow import GrownEmbedding, GrownLinear
 from groundup.adapters.lora import LoraEmbedding, LowRank, LowRankLinear
 from groundup.adapters.paths import adapter_parameters, replace
 from groundup.adapters.prompt import PromptEmbedding
@@ -52,6 +53,8 @@ def merge(model: nn.Module, weights: Mapping[str, float] | None = None) -> None:
             replace(model, name, _plain(module))
         elif isinstance(module, ScaledLinear):
             replace(model, name, plain_linear(*module.merged()))
+        elif isinstance(module, (GrownEmbedding, GrownLinear)):
+            replace(model, name, module.plain())
     dequantize(model)
     model.requires_grad_(True)
 

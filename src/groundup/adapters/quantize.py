@@ -20,7 +20,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
 from groundup.adapters.linear import compute_dtype, frozen_product
-from groundup.adapters.paths import Whole, replace, targets, token_embedding
+from groundup.adapters.paths import Whole, freeze_base, replace, targets, token_embedding
 
 SCALES_IN_GROUP = 256
 """Scales that share one scale themselves under double quantization."""
@@ -199,8 +199,7 @@ def quantize(model: nn.Module, options: QuantizeOptions, *, seed: int) -> None:
         GroundupError: E-ADAPT-001, a pattern matches nothing; E-ADAPT-002, a target is no linear layer.
     """
     found = targets(model, options.targets, (nn.Linear,), field="quantize.targets")
-    for parameter in model.parameters():
-        parameter.requires_grad_(False)
+    freeze_base(model, [], field="quantize")
     for name, module in found.items():
         assert isinstance(module, nn.Linear)
         matrix = _store(module.weight, options)

@@ -21,6 +21,11 @@ def adapter_names(model: nn.Module) -> list[str]:
     return sorted({name for module in adapted_modules(model).values() for name in module.adapters()})
 
 
+def is_adapted(model: nn.Module) -> bool:
+    """Whether anything stands in a model that `merge` would make part of its weights."""
+    return bool(adapted_modules(model))
+
+
 def set_adapter(model: nn.Module, names: str | Mapping[str, float] | None) -> None:
     """Turn adapters on and all others off, from the next forward on. What is trainable does not change.
 

@@ -45,6 +45,8 @@ def tokenizer_metadata(tokenizer: ForeignTokenizer, vocabulary: int) -> tuple[Me
         }
     elif '"ByteLevel"' in json.dumps(document.get("pre_tokenizer")):
         pre = find_pre(document) if merges else "gpt-2"
+        if any(entry.get("word") for entry in document.get("added_tokens") or []):
+            facts["tokenizer.huggingface.json"] = tokenizer.json  # it says that text may spell them
         if pre is None:
             pre = "llama-bpe" if model.get("ignore_merges") else NEAREST
             facts["tokenizer.huggingface.json"] = tokenizer.json

@@ -10,10 +10,11 @@ from collections.abc import Iterator
 
 from pydantic import BaseModel
 
-from groundup.adapters import FreezeOptions, QuantizeOptions
+from groundup.adapters import FreezeOptions
 from groundup.data.options import PrepareOptions
 from groundup.errors import GroundupError, nearest
 from groundup.models import FAMILIES
+from groundup.recipe.check_adapters import check_adapters
 from groundup.recipe.check_optim import check_optim
 from groundup.recipe.check_reading import check_reading, learned_by
 from groundup.recipe.check_rows import check_rows
@@ -80,7 +81,7 @@ class Check:
         yield from self.model()
         yield from self.family()
         yield from check_reading(self)
-        yield from self.adapters()
+        yield from check_adapters(self)
         yield from self.data()
         yield from self.labelled()
         yield from self.budget()
@@ -128,40 +129,6 @@ class Check:
                 "E-RECIPE-044", "model.experts_per_token",
                 f"model.experts_per_token {model.experts_per_token or 2} > model.experts {model.experts or 8}",
                 "a token cannot go through more experts than there are", "lower model.experts_per_token",
-            )  # fmt: skip
-
-    def adapters(self) -> Iterator[GroundupError]:
-        """Adapters belong to a model that exists, and a schedule of theirs to the length of the run."""
-        adapters = self.recipe.adapters
-        if adapters and self.recipe.init_from is None:
-            yield self.fault(
-                "E-RECIPE-045", "adapters", "adapters change a model that exists, and this recipe starts from nothing",
-                "frozen or low-rank weights of a network that knows nothing would learn nothing",
-                "set model.init_from=MODEL, or remove the adapters section",
-            )  # fmt: skip
-        for number, adapter in enumerate(adapters):
-            if isinstance(adapter, QuantizeOptions) and adapter.bits == "int8":
-                for name in ("group", "double"):
-                    if _given(adapter, name):
-                        yield self.unused(f"adapters.{number}.{name}", "it is for bits: nf4", f"remove {name}")
-        yield from self.unfreezing()
-        if any(adapter.kind == "prompt" for adapter in adapters) and isinstance(self.recipe.data, TextData):
-            yield self.fault(
-                "E-RECIPE-048", "adapters", "a learned prompt stands in front of a text, and running text has no front",
-                "rows of running text begin anywhere, so that most of them would not see it",
-                "use data.kind=chat or labelled, or another adapter",
-            )  # fmt: skip
-        if len(adapters) > 1 and adapters[0].kind != "quantize" and any(a.kind == "quantize" for a in adapters):
-            yield self.fault(
-                "E-RECIPE-046", "adapters", "quantize stands behind another adapter",
-                "the base is stored in few bits first, and adapters are put on top of it",
-                "move the quantize entry to the front",
-            )  # fmt: skip
-        if len(adapters) == 1 and adapters[0].kind == "quantize" and not isinstance(self.recipe.data, LabelledData):
-            yield self.fault(
-                "E-RECIPE-046", "adapters", "a quantized base alone has nothing to train",
-                "weights in few bits stand still; an adapter on top of them learns",
-                "add {kind: lora} behind it",
             )  # fmt: skip
 
     def labelled(self) -> Iterator[GroundupError]:

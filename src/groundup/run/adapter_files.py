@@ -9,7 +9,15 @@ import torch
 from torch import nn
 
 from groundup import checkpoint
-from groundup.adapters import LoraOptions, QuantizeOptions, adapter_tensors, apply, load_adapter_tensors, lora
+from groundup.adapters import (
+    GrowOptions,
+    LoraOptions,
+    QuantizeOptions,
+    adapter_tensors,
+    apply,
+    load_adapter_tensors,
+    lora,
+)
 from groundup.errors import GroundupError, printable
 from groundup.formats.peft import peft_files, read_adapter, write_adapter
 from groundup.run import models
@@ -51,9 +59,12 @@ def exported_adapter(loaded: Loaded) -> LoraOptions:
     found = [adapter for adapter in loaded.said.adapters if isinstance(adapter, LoraOptions)]
     if loaded.said.base is not None and len(found) == len(kinds) == 1:
         return found[0]
+    grows = any(isinstance(adapter, GrowOptions) for adapter in loaded.said.adapters)
     raise GroundupError(
         "E-ADAPT-021",
-        f"the model has {len(kinds)} adapters ({', '.join(kinds)}): a PEFT folder holds one, and a low-rank one"
+        "the model has new tokens: their rows belong to a larger base than the one that the adapter names"
+        if grows
+        else f"the model has {len(kinds)} adapters ({', '.join(kinds)}): a PEFT folder holds one, and a low-rank one"
         if kinds
         else "the model has no low-rank adapter to write in the PEFT layout",
         where=printable(loaded.folder.as_posix()),

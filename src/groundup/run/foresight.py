@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from groundup.adapters import apply
+from groundup.adapters import GrowOptions, apply
 from groundup.contract import IGNORE, Batch
 from groundup.data.labelled_stream import collate
 from groundup.functional import CHUNK_ELEMENTS
@@ -28,15 +28,21 @@ training used."""
 
 def dry_batch(recipe: Recipe, tokenizer: AnyTokenizer, labels: PreparedLabels | None) -> Batch:
     """A micro-batch of the longest length. Language rows have two documents, so that the mask is there too;
-    labelled rows are the longest ones that there are."""
+    labelled rows are the longest ones that there are. A token that the recipe adds is among them: its row learns."""
+    grows = any(isinstance(adapter, GrowOptions) for adapter in recipe.adapters)
     context, rows = recipe.data.context or 1, recipe.budget.micro_batch or 1
     if labels is not None:
         longest = sorted(labels.parts["train"].examples, key=lambda example: -example.length)
-        return collate(longest[:rows], labels.task, labels.pad_id)  # type: ignore[arg-type]
+        batch = collate(longest[:rows], labels.task, labels.pad_id)  # type: ignore[arg-type]
+        if grows:
+            batch["tokens_BCT" if "tokens_BCT" in batch else "tokens_BT"][..., 0] = tokenizer.vocabulary - 1
+        return batch
     generator = torch.Generator().manual_seed(0)
     tokens = torch.randint(0, tokenizer.vocabulary, (rows, context + 1), generator=generator)
     prefix = torch.tensor(tokenizer.prefix[:context], dtype=torch.int64)
     tokens[:, : len(prefix)] = prefix
+    if grows:
+        tokens[:, len(prefix)] = tokenizer.vocabulary - 1
     target = tokens[:, 1:].masked_fill(tokens[:, 1:] >= tokenizer.vocabulary, IGNORE)
     if isinstance(recipe.objective, MaskedTokenOptions):
         target = target.masked_fill(torch.rand(target.shape, generator=generator) >= recipe.objective.share, IGNORE)

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from groundup.adapters import adapter_names, merge, unfreeze_at, unfreezing_steps
+from groundup.adapters import Growth, is_adapted, merge, unfreeze_at, unfreezing_steps
 from groundup.contract import Batch, Objective, Source
 from groundup.errors import GroundupError
 from groundup.machine.ceiling import choose_precision, resolve_device
@@ -25,6 +25,7 @@ from groundup.run import measuring, models
 from groundup.run.chats import PreparedChats, chat_stream, prepare_chats
 from groundup.run.foreign import digest_of
 from groundup.run.foresight import dry_batch, foresee
+from groundup.run.growing import grown
 from groundup.run.labels import PreparedLabels, head_options, label_stream, prepare_labels
 from groundup.run.masked import hides_tokens
 from groundup.run.results import Scores
@@ -52,6 +53,7 @@ class LanguageWork(Work):
     chats: PreparedChats | None = None
     labels: PreparedLabels | None = None
     base: models.Base | None = None
+    growth: Growth | None = None
 
     def source(self) -> Source:
         """A fresh training stream."""
@@ -81,16 +83,16 @@ class LanguageWork(Work):
             model = models.initialised(self.family, self.options, self.device, recipe.seed, self.head)
         else:
             loaded = models.load(self.init_from, self.device)
-            if adapter_names(loaded.model):
+            if is_adapted(loaded.model):
                 merge(loaded.model)  # the base of this run is the model as it answers now
             model = models.with_head(loaded, self.head, seed=recipe.seed).train()
-        models.adapt(model, recipe.adapters, seed=recipe.seed)
+        models.adapt(model, recipe.adapters, seed=recipe.seed, growth=self.growth)
         return model
 
     def stand_in(self) -> nn.Module:
         """A network of the run's sizes, adapted, with small random values and the most that is ever trained."""
         model = models.initialised(self.family, self.options, self.device, 0, self.head)
-        models.adapt(model, self.recipe.adapters, seed=0)
+        models.adapt(model, self.recipe.adapters, seed=0, growth=self.growth)
         for options in self.freezing:
             unfreeze_at(model, options, unfreezing_steps(options)[-1])
         return model
@@ -118,7 +120,7 @@ class LanguageWork(Work):
     @property
     def on_base(self) -> bool:
         """Whether checkpoints and the model keep only what is trained, and name the base they belong to."""
-        return any(adapter.kind != "freeze" for adapter in self.recipe.adapters)
+        return models.keeps_base(self.recipe.adapters)
 
     def kept_tensors(self, model: nn.Module) -> dict[str, Tensor]:
         """The tensors of a finished model: all of them, or those that were trained on a base."""
@@ -214,11 +216,12 @@ class LanguageWork(Work):
 def language_work(recipe: Recipe, folder: Path, *, say: Say) -> LanguageWork:
     """Prepare the data and fill in every number that does not need a measurement of speed."""
     device = resolve_device(recipe.hardware.device)
-    said, base_folder, base = None, None, None
+    said, base_folder, base, growth = None, None, None, None
     if recipe.init_from is not None:
         said, base_folder = models.load_described(Path(recipe.init_from))
         require_family(recipe, said.family, f"model.init_from: {recipe.init_from}")
-        if any(adapter.kind != "freeze" for adapter in recipe.adapters):
+        said, growth = grown(said, recipe.adapters)
+        if models.keeps_base(recipe.adapters):
             base = models.Base(str(base_folder.resolve()), digest_of(base_folder))
     base_options = said.options if said else None
     foreign = said is not None and isinstance(said.tokenizer, ForeignTokenizer)
@@ -251,6 +254,7 @@ def language_work(recipe: Recipe, folder: Path, *, say: Say) -> LanguageWork:
     work = LanguageWork(
         recipe=recipe, device=device, precision=precision, init_from=base_folder, family=family, options=options,
         tokenizer=tokenizer, template=template, head=head, texts=texts, chats=chats, labels=labels, base=base,
+        growth=growth,
     )  # fmt: skip
     if sum(parameter.numel() for parameter in work.meta_model().parameters()) >= LARGE_MODEL:
         steady_allocator()

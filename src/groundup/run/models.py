@@ -18,7 +18,17 @@ from pydantic import TypeAdapter, ValidationError
 from torch import Tensor, nn
 
 from groundup import checkpoint
-from groundup.adapters import AdapterOptions, PromptOptions, adapter_names, apply, merge, prompt_ids
+from groundup.adapters import (
+    WHOLE,
+    AdapterOptions,
+    GrowOptions,
+    Growth,
+    PromptOptions,
+    apply,
+    is_adapted,
+    merge,
+    prompt_ids,
+)
 from groundup.errors import GroundupError, nearest, printable
 from groundup.models import FAMILIES, NETWORKS, FamilyOptions
 from groundup.models.heads import Headed, HeadOptions
@@ -281,21 +291,34 @@ def _load_on_base(
     if not path.exists() or digest_of(path) != said.base.digest:
         raise base_missing(folder, said.base, path.exists())
     loaded = load(path, device)
-    if adapter_names(loaded.model):
+    if is_adapted(loaded.model):
         merge(loaded.model)  # as the run did when it began
     model = with_head(loaded, said.head, seed=0)
     if adapters:
-        adapt(model, said.adapters, seed=0)
+        adapt(model, said.adapters, seed=0, growth=_growth_of(said))
         load_trained(model, tensors)
     return Loaded(said, model.eval(), folder)
 
 
-def adapt(model: nn.Module, adapters: Sequence[AdapterOptions], *, seed: int) -> None:
+def _growth_of(said: Described) -> Growth | None:
+    """Where the new tokens of a model stand whose rows are loaded next, whatever they started from."""
+    added = sum(adapter.added for adapter in said.adapters if isinstance(adapter, GrowOptions))
+    return Growth(said.tokenizer.vocabulary - added, ((),) * added) if added else None
+
+
+def keeps_base(adapters: Sequence[AdapterOptions]) -> bool:
+    """Whether a model with these adapters is kept as what was trained beside its base, which it names."""
+    return any(adapter.kind not in WHOLE for adapter in adapters)
+
+
+def adapt(
+    model: nn.Module, adapters: Sequence[AdapterOptions], *, seed: int, growth: Growth | None = None
+) -> None:
     """Apply adapters in place. What freezes the base for an adapter's sake leaves a task head trainable: a head
     that was just drawn and stands still would answer at random, and the run would look fine."""
-    apply(model, adapters, seed=seed)
+    apply(model, adapters, seed=seed, growth=growth)
     body_of(model).vocabulary += len(prompt_ids(model))  # the ids that it may be given
-    if isinstance(model, Headed) and any(adapter.kind != "freeze" for adapter in adapters):
+    if isinstance(model, Headed) and keeps_base(adapters):
         model.head.requires_grad_(True)
 
 

@@ -19,6 +19,7 @@ from groundup.recipe.tree import LabelledData, Recipe
 from groundup.run.assemble import accumulate
 from groundup.run.foresight import foresee
 from groundup.run.gather import gather
+from groundup.run.growing import grown
 from groundup.run.hardware import computing, settle
 from groundup.run.labels import head_options
 from groundup.run.masked import hides_tokens
@@ -105,7 +106,7 @@ class Plan:
 def foresee_plan(recipe: Recipe) -> Plan:
     """Parameters and memory from the recipe alone: no data is read and nothing is measured."""
     device = resolve_device(recipe.hardware.device)
-    base = load_described(Path(recipe.init_from))[0] if recipe.init_from else None
+    base = grown(load_described(Path(recipe.init_from))[0], recipe.adapters)[0] if recipe.init_from else None
     resolved = resolve(recipe, device=device.type, base=base.options if base else None)
     options = base.options if base else architecture(resolved.language, expected_vocabulary(recipe))
     family = base.family if base else recipe.language.family

@@ -18,6 +18,7 @@ from groundup.recipe.tree import DEFAULT_CONTEXT, LABELLED_CONTEXT, ChatData, La
 from groundup.run import models
 from groundup.run.chats import prepare_chats
 from groundup.run.entry import read_recipe
+from groundup.run.growing import grown
 from groundup.run.labels import PreparedLabels, prepare_labels
 from groundup.run.language import tokenizer_of_chats, tokenizer_of_labels
 from groundup.run.preview_networks import RowsShown
@@ -68,7 +69,10 @@ def prepared_labels(recipe: Recipe, folder: Path) -> tuple[PreparedLabels, AnyTo
 
 
 def _base(recipe: Recipe) -> models.Described | None:
-    return models.load_described(Path(recipe.init_from))[0] if recipe.init_from else None
+    """What the recipe starts from, with the tokens that it adds."""
+    if recipe.init_from is None:
+        return None
+    return grown(models.load_described(Path(recipe.init_from))[0], recipe.adapters)[0]
 
 
 def _context(recipe: Recipe, base: models.Described | None) -> int:

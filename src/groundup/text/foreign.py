@@ -29,7 +29,7 @@ Span = tuple[int, int]
 class ForeignTokenizer(AnyTokenizer):
     """A tokenizer from elsewhere.
 
-    `specials` are all added tokens but runs of white space, those included that the file does not call
+    `specials` are all added tokens but runs of white space and `words`, those included that the file does not call
     special (such as `<think>`): a model may take them for a command, so text does not spell them. Only what
     the file calls special, or has a role, is left out of decoded text.
 
@@ -47,12 +47,12 @@ class ForeignTokenizer(AnyTokenizer):
         self.roles = roles
         self._whole = _build(vetted.document, where)  # which knows all added tokens
         self._library = _build(plain_document(vetted), where)
-        for name, id in (vetted.controls | vetted.spaces).items():
-            if self._whole.token_to_id(name) != id or (name in vetted.spaces and self._library.token_to_id(name) != id):
+        for name, id in (vetted.controls | vetted.plain).items():
+            if self._whole.token_to_id(name) != id or (name in vetted.plain and self._library.token_to_id(name) != id):
                 raise unusable(where, f"the added token {name!r} cannot keep its id {id}")
         self._document = vetted.found
         self.vocabulary = len(vetted.tokens)
-        self.specials = vetted.controls
+        self.specials, self.words = vetted.controls, vetted.words
         self.kind = {"BPE": "bpe", "Unigram": "unigram", "WordPiece": "wordpiece"}[vetted.found["model"]["type"]]
         special = {entry["content"] for entry in vetted.document["added_tokens"] if entry["special"]}
         self._hidden = frozenset(id for name, id in self.specials.items() if name in special or name in roles.names())
@@ -127,7 +127,7 @@ def _compact(value: Any, *, sort: bool = False) -> str:
 def _bytes(vetted: Vetted) -> tuple[bool, str, list[bytes]]:
     """Whether tokens spell bytes, what is dropped from the beginning of a text, and the bytes of each id."""
     spell, drops = spelling(vetted)
-    added = vetted.controls | vetted.spaces
+    added = vetted.controls | vetted.plain
     said = spell or _word(vetted.document["model"])
     table = [token.encode("utf-8") if token in added else said(token) for token in vetted.tokens]
     return spell is not None, " " if drops else "", table

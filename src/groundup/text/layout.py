@@ -10,6 +10,7 @@ silence. Training does not enter this file.
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from typing import Any
 
 from groundup.errors import GroundupError, printable
@@ -70,14 +71,38 @@ def document(model: dict[str, Any], pattern: str) -> dict[str, Any]:
 
 def add_mask(found: dict[str, Any]) -> dict[str, Any]:
     """The content of a tokenizer.json with the mask token behind all others."""
-    model = dict(found["model"])
-    id = len(model["vocab"])
+    return add_tokens(found, [], [MASK])
+
+
+def add_tokens(found: dict[str, Any], words: Sequence[str], controls: Sequence[str]) -> dict[str, Any]:
+    """The content of a tokenizer.json with words and then controls behind all others.
+
+    Every added token gets a place in the model as well: there its id is certain, whoever reads the file.
+    """
+    model, added = dict(found["model"]), list(found.get("added_tokens") or [])
+    held = model["vocab"] if model["type"] != "Unigram" else [piece for piece, _ in model["vocab"]]
+    names = set(held)
+    missing = sorted((e for e in added if e["content"] not in names), key=lambda entry: entry["id"])
+    first = len(names) + len(missing)
+    flags = [_FLAGS | WORD for _ in words] + [_FLAGS for _ in controls]
+    new = [{"id": first + n, "content": name} | flags[n] for n, name in enumerate([*words, *controls])]
+    ids = {entry["content"]: entry["id"] for entry in [*missing, *new]}
     if model["type"] == "Unigram":
         lowest = min(score for _, score in model["vocab"])
-        model["vocab"] = [*model["vocab"], [MASK, lowest]]
+        model["vocab"] = [*model["vocab"], *([name, lowest] for name in ids)]
     else:
-        model["vocab"] = {**model["vocab"], MASK: id}
-    return {**found, "model": model, "added_tokens": [*found["added_tokens"], {"id": id, "content": MASK} | _FLAGS]}
+        model["vocab"] = {**model["vocab"], **ids}
+    return {**found, "model": model, "added_tokens": [*added, *new]}
+
+
+WORD = {"special": False, "word": True}
+"""What marks an added token that is ordinary text. Others read the first; the second tells it from the tokens of
+models that are not called special and yet are commands to the model, such as `<think>`."""
+
+
+def is_word(entry: dict[str, Any]) -> bool:
+    """Whether an added token is one that any text may spell."""
+    return entry.get("word") is True and entry.get("special") is False
 
 
 _FLAGS = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": True}
@@ -205,7 +230,7 @@ def _check_specials(added: Any, tokens: list[str], where: str) -> None:
         id, content = entry.get("id"), entry.get("content")
         if type(id) is not int or not 0 <= id < len(tokens) or tokens[id] != content:
             raise malformed(where, f"added token {content!r} with id {id!r} is not in model.vocab")
-        if entry.get("special") is not True:
+        if entry.get("special") is not True and not is_word(entry):
             raise malformed(where, f"added token {content!r} is not special: user text could spell it")
     names = [entry["content"] for entry in added]
     missing = [name for name in SPECIALS if name not in names]

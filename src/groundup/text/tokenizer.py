@@ -20,7 +20,7 @@ import tokenizers
 
 from groundup.errors import GroundupError, printable
 from groundup.text.alphabet import unspell
-from groundup.text.layout import LARGEST_FILE, malformed, parse
+from groundup.text.layout import LARGEST_FILE, is_word, malformed, parse
 from groundup.text.options import BEGIN, END, FOREIGN_MASKS, MASK, PAD, SPECIALS, TokenizerOptions
 
 __all__ = [
@@ -90,6 +90,7 @@ class AnyTokenizer:
 
     Attributes:
         specials: the tokens that text never spells, with their ids.
+        words: the tokens that were added as they stand, with their ids: whoever writes one gets its id.
         digest: names the tokenizer, 64 hexadecimal digits.
         kind: how it finds tokens: "bpe", "unigram", "wordpiece", "char" or "byte".
         roles: the tokens at which text begins and ends.
@@ -101,6 +102,7 @@ class AnyTokenizer:
 
     vocabulary: int
     specials: dict[str, int]
+    words: dict[str, int]
     digest: str
     kind: str
     roles: TokenRoles
@@ -224,10 +226,12 @@ class Tokenizer(AnyTokenizer):
         canonical = json.dumps(document, ensure_ascii=False, separators=(",", ":"), sort_keys=True)
         self.digest = hashlib.sha256(canonical.encode("utf-8")).hexdigest()
         self.vocabulary = len(tokens)
-        self.specials = {entry["content"]: entry["id"] for entry in document["added_tokens"]}
+        added = document["added_tokens"]
+        self.words = {entry["content"]: entry["id"] for entry in added if is_word(entry)}
+        self.specials = {entry["content"]: entry["id"] for entry in added if not is_word(entry)}
         self.roles = OWN_ROLES
         self.kind = _kind(document["model"])
-        self._bytes = _byte_table(tokens, self.specials, document["model"], where)
+        self._bytes = _byte_table(tokens, self.specials | self.words, document["model"], where)
         self._hidden = frozenset(self.specials.values())
         for name in self.specials:
             if not self._hidden.isdisjoint(self.encode(name)):
@@ -357,11 +361,11 @@ def _kind(model: dict[str, Any]) -> str:
     return "bpe" if model["merges"] else "byte"
 
 
-def _byte_table(tokens: list[str], specials: dict[str, int], model: dict[str, Any], where: str) -> list[bytes]:
+def _byte_table(tokens: list[str], added: dict[str, int], model: dict[str, Any], where: str) -> list[bytes]:
     prefix = model["continuing_subword_prefix"] if model["type"] == "WordPiece" else ""
     table = []
     for token in tokens:
-        data = token.encode("utf-8") if token in specials else unspell(token.removeprefix(prefix))
+        data = token.encode("utf-8") if token in added else unspell(token.removeprefix(prefix))
         if data is None:
             raise malformed(where, f"the token {token!r} is not spelled in the byte alphabet")
         table.append(data)

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 from groundup.errors import GroundupError
 from groundup.text.alphabet import BYTE_OF_CHARACTER, unspell
-from groundup.text.layout import malformed
+from groundup.text.layout import is_word, malformed
 from groundup.text.options import LARGEST_VOCABULARY
 from groundup.text.patterns import Refused, check_regex
 
@@ -49,6 +49,7 @@ class Vetted(NamedTuple):
         tokens: every token in the order of the ids, added ones included.
         controls: added tokens by name: those that text is not to spell.
         spaces: added tokens that are runs of white space: ordinary text, whoever writes it.
+        words: added tokens that are marked as ordinary text, see `layout.WORD`.
     """
 
     found: dict[str, Any]
@@ -56,6 +57,12 @@ class Vetted(NamedTuple):
     tokens: list[str]
     controls: dict[str, int]
     spaces: dict[str, int]
+    words: dict[str, int]
+
+    @property
+    def plain(self) -> dict[str, int]:
+        """The added tokens that text may spell."""
+        return self.spaces | self.words
 
 
 def vet(text: str, roles: tuple[str, ...], where: str) -> Vetted:
@@ -89,8 +96,9 @@ def vet(text: str, roles: tuple[str, ...], where: str) -> Vetted:
     names = ("normalizer", "pre_tokenizer", "decoder", "model")
     document = {"version": "1.0"} | {name: found.get(name) for name in names} | {"added_tokens": added}
     spaces = {e["content"]: e["id"] for e in added if e["content"].isspace() and not e["special"]}
-    controls = {e["content"]: e["id"] for e in added if e["content"] not in spaces}
-    return Vetted(found, document, tokens, controls, spaces)
+    words = {e["content"]: e["id"] for e in added if is_word(e) and e["content"] not in roles}
+    controls = {e["content"]: e["id"] for e in added if e["content"] not in spaces | words}
+    return Vetted(found, document, tokens, controls, spaces, words)
 
 
 def unusable(where: str, what: str) -> GroundupError:
@@ -120,8 +128,8 @@ def plain_document(vetted: Vetted) -> dict[str, Any]:
         kept = {
             token: id for token, id in model["vocab"].items() if token not in names or token == model.get("unk_token")
         }
-        model["vocab"] = kept | vetted.spaces
-    added = [entry for entry in vetted.document["added_tokens"] if entry["content"] in vetted.spaces]
+        model["vocab"] = kept | vetted.plain
+    added = [entry for entry in vetted.document["added_tokens"] if entry["content"] in vetted.plain]
     return vetted.document | {"added_tokens": added, "model": model}
 
 
