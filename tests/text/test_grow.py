@@ -10,7 +10,7 @@ from functools import cache
 import pytest
 import tokenizers
 from tests.text import test_foreign
-from tests.text.test_foreign import TEXTS
+from tests.text.test_foreign import TEXTS, control, extended
 
 from groundup.errors import GroundupError
 from groundup.text.chat import ChatTemplate
@@ -75,17 +75,29 @@ def test_the_library_reads_the_same_from_the_file(name: str) -> None:
     after = grown(name)
     library = tokenizers.Tokenizer.from_str(after.to_json())
     for text in mixed(1):
-        if not any(control in text for control in CONTROLS):
+        if not any(other in text for other in CONTROLS):
             assert library.encode(text, add_special_tokens=False).ids == after.encode(text)
-    for control in CONTROLS:
-        assert library.token_to_id(control) == after.specials[control]
-        assert library.encode(control, add_special_tokens=False).ids == [after.specials[control]]
+    for name in CONTROLS:
+        assert library.token_to_id(name) == after.specials[name]
+        assert library.encode(name, add_special_tokens=False).ids == [after.specials[name]]
 
 
 def test_a_file_of_our_own_grows_alike_as_one_from_elsewhere() -> None:
     again = ForeignTokenizer(grown("bpe").to_json(), OWN_ROLES)
     assert again.words == grown("bpe").words and again.specials == grown("bpe").specials
     assert all(again.encode(text) == grown("bpe").encode(text) for text in mixed(2))
+
+
+def test_tokens_that_a_file_only_adds_keep_their_ids() -> None:
+    more = (control(290, "<think>", special=False), control(291, "<|extra|>"))
+    before = ForeignTokenizer(extended(test_foreign.small_file(), *more), test_foreign.SMOL)
+    after = grow_tokenizer(before, WORDS, CONTROLS)
+    assert after.specials == {**before.specials, "<|tool|>": 292 + len(WORDS), "<|/tool|>": 293 + len(WORDS)}
+    library = tokenizers.Tokenizer.from_str(after.to_json())
+    assert library.encode("<think>Brewer-3<|extra|>").ids == [290, 292, 291]
+    for text in [*mixed(4), "<think>Brewer-3<|extra|>"]:
+        ids = after.encode(text)
+        assert after.decode(ids) == text and not set(after.specials.values()) & set(ids)
 
 
 @pytest.mark.parametrize("name", ["bpe", "small"])
@@ -151,6 +163,14 @@ def test_what_cannot_be_a_token_is_told_at_once() -> None:
 
 def test_pieces_are_those_that_spelled_the_word() -> None:
     assert pieces_of(base("bpe"), ["Brewer-3", "café"]) == [tuple(base("bpe").encode(w)) for w in ("Brewer-3", "café")]
+
+
+def test_a_word_that_would_take_the_space_beside_it_is_none() -> None:
+    found = json.loads(grown("bpe").to_json())
+    found["added_tokens"][-len(CONTROLS) - 1]["lstrip"] = True
+    with pytest.raises(GroundupError) as caught:
+        Tokenizer(json.dumps(found))
+    assert caught.value.code == "E-TOKEN-006" and "not special" in caught.value.what
 
 
 def test_a_mark_on_a_special_token_is_no_word() -> None:

@@ -101,8 +101,9 @@ models that are not called special and yet are commands to the model, such as `<
 
 
 def is_word(entry: dict[str, Any]) -> bool:
-    """Whether an added token is one that any text may spell."""
-    return entry.get("word") is True and entry.get("special") is False
+    """Whether an added token is one that any text may spell; one that takes the spaces beside it would lose them."""
+    eats = entry.get("lstrip") or entry.get("rstrip")
+    return entry.get("word") is True and entry.get("special") is False and not eats
 
 
 _FLAGS = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": True}
