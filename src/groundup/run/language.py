@@ -31,7 +31,7 @@ from groundup.run.masked import hides_tokens
 from groundup.run.results import Scores
 from groundup.run.texts import PreparedTexts, own_tokenizer, prepare_texts, text_stream
 from groundup.run.weights import model_is_tied
-from groundup.run.work import Memory, Say, Work
+from groundup.run.work import Memory, Say, Work, by_part_and_layer
 from groundup.text.chat import ChatTemplate
 from groundup.text.foreign import ForeignTokenizer
 from groundup.text.tokenizer import AnyTokenizer
@@ -139,7 +139,7 @@ class LanguageWork(Work):
 
     def parameter_parts(self) -> list[dict[str, Any]]:
         """Parameters by part, adapters apart."""
-        return models.parameter_parts(self.meta_model())
+        return by_part_and_layer(self.meta_model())
 
     def memory(self, process: int) -> Memory:
         """Peak memory of the run, without allocating it."""

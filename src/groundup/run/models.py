@@ -311,9 +311,7 @@ def keeps_base(adapters: Sequence[AdapterOptions]) -> bool:
     return any(adapter.kind not in WHOLE for adapter in adapters)
 
 
-def adapt(
-    model: nn.Module, adapters: Sequence[AdapterOptions], *, seed: int, growth: Growth | None = None
-) -> None:
+def adapt(model: nn.Module, adapters: Sequence[AdapterOptions], *, seed: int, growth: Growth | None = None) -> None:
     """Apply adapters in place. What freezes the base for an adapter's sake leaves a task head trainable: a head
     that was just drawn and stands still would answer at random, and the run would look fine."""
     apply(model, adapters, seed=seed, growth=growth)
@@ -357,18 +355,6 @@ def family_of(folder: Path) -> str | None:
         return None
     family = said.get("family") if isinstance(said, dict) else None
     return str(family) if family in NETWORKS or family == "transformer" else None
-
-
-def parameter_parts(model: nn.Module) -> list[dict[str, Any]]:
-    """Parameters by part, tied ones counted once: [{name, parameters}]."""
-    counts: dict[str, int] = {}
-    layers = 1 + max((int(n.split(".")[1]) for n, _ in model.named_parameters() if n.startswith("layers.")), default=0)
-    for name, parameter in model.named_parameters():
-        part = name.split(".")[0]
-        if part == "layers":
-            part = f"{layers} × {name.split('.')[2]}"
-        counts[part] = counts.get(part, 0) + parameter.numel()
-    return [{"name": name, "parameters": count} for name, count in counts.items()]
 
 
 def _malformed(path: Path, what: str) -> GroundupError:

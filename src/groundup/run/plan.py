@@ -23,10 +23,10 @@ from groundup.run.growing import grown
 from groundup.run.hardware import computing, settle
 from groundup.run.labels import head_options
 from groundup.run.masked import hides_tokens
-from groundup.run.models import load_described, network, parameter_parts
+from groundup.run.models import load_described, network
 from groundup.run.rehearse import available_memory, rehearse
 from groundup.run.texts import DEFAULT_VOCABULARY
-from groundup.run.work import Say, Work
+from groundup.run.work import Say, Work, by_part_and_layer
 
 
 def plan_of(work: Work, seconds_per_step: float, process: int, peak: int = 0) -> dict[str, Any]:
@@ -118,7 +118,7 @@ def foresee_plan(recipe: Recipe) -> Plan:
         head = HeadOptions(kind="masked")
     needed = foresee(resolved, family, options, precision, release_memory(), head)
     with torch.device("meta"):
-        parts = parameter_parts(network(family, options))
+        parts = by_part_and_layer(network(family, options))
     numbers: dict[str, Any] = {
         "parameters": sum(part["parameters"] for part in parts),
         "parts": parts,

@@ -215,3 +215,15 @@ def by_first_part(model: nn.Module) -> list[dict[str, Any]]:
         part = name.removeprefix("body.").split(".")[0]
         counts[part] = counts.get(part, 0) + parameter.numel()
     return [{"name": name, "parameters": number} for name, number in counts.items()]
+
+
+def by_part_and_layer(model: nn.Module) -> list[dict[str, Any]]:
+    """Parameters by part, those of all layers together, tied ones counted once: [{name, parameters}]."""
+    counts: dict[str, int] = {}
+    layers = 1 + max((int(n.split(".")[1]) for n, _ in model.named_parameters() if n.startswith("layers.")), default=0)
+    for name, parameter in model.named_parameters():
+        part = name.split(".")[0]
+        if part == "layers":
+            part = f"{layers} × {name.split('.')[2]}"
+        counts[part] = counts.get(part, 0) + parameter.numel()
+    return [{"name": name, "parameters": count} for name, count in counts.items()]
