@@ -7,9 +7,10 @@ PYTHON ?= python3
 PIP_FLAGS ?=
 VENV := .venv
 BIN := $(VENV)/bin
+MINUTES ?= 60
 INSTALL := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt $(PIP_FLAGS)
 
-.PHONY: help install quickstart test lint bench results faults docs clean
+.PHONY: help install quickstart test lint bench results faults fuzz docs clean
 
 help:
 	@echo "make install     groundup and its libraries, into $(VENV)"
@@ -19,6 +20,7 @@ help:
 	@echo "make bench       the measurements that the documentation quotes; ONLY=step,lora for some"
 	@echo "make results     what the recipes reach on real data, hours in all; ONLY=name,name for some"
 	@echo "make faults      the long tests: kill and resume, full disks"
+	@echo "make fuzz        broken files into every reader of files from outside; MINUTES=60, ONLY=gguf,peft for some"
 	@echo "make docs        the recipe reference, from the types"
 	@echo "make clean       remove caches and builds; runs and $(VENV) stay"
 
@@ -59,6 +61,10 @@ results: $(VENV)/.installed-test
 
 faults: $(VENV)/.installed-test
 	$(BIN)/python -m pytest -m slow
+
+fuzz: $(VENV)/.installed-test
+	$(INSTALL) atheris
+	$(BIN)/python tests/faults/fuzz_readers.py --minutes $(MINUTES) $(if $(ONLY),--only $(ONLY))
 
 docs: $(VENV)/.installed
 	$(BIN)/python -m groundup.recipe.reference docs/recipe.md
