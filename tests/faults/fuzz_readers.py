@@ -16,6 +16,7 @@ import argparse
 import contextlib
 import faulthandler
 import hashlib
+import importlib
 import json
 import os
 import random
@@ -23,7 +24,6 @@ import resource
 import shutil
 import signal
 import struct
-import subprocess
 import sys
 import tempfile
 import time
@@ -40,8 +40,10 @@ SECONDS = 2.0
 """Of processor time that one input may take; a process that does not end within STUCK seconds is ended."""
 STUCK = 30
 MEGABYTES = 300
-TURN = 120.0
+TURN = 60.0
 LARGEST = 1 << 16
+ENVIRONMENT = {"OMP_NUM_THREADS": "1", "MALLOC_ARENA_MAX": "1", "TOKENIZERS_PARALLELISM": "false"}
+"""One thread and one arena: others would take address space that the input did not ask for, and end with a fork."""
 TARGETS = (
     "gguf", "hf_config", "hf_tokenizer", "hf_weights", "llama2c", "peft", "own", "checkpoint", "tokenizer", "recipe",
     "chat", "labelled", "table", "text", "image", "events",
@@ -161,11 +163,9 @@ def keep(findings: Path, cases: Cases, data: bytes, place: str, report: str) -> 
 def fuzz(name: str, work: Path, room: Path, seconds: int, seed: int) -> None:
     """libFuzzer's loop over one target; it ends the process."""
     import atheris
-
-    with atheris.instrument_imports(include=["groundup"]):
-        cases = Cases(name, work / "seeds" / name, room)
     from tests.faults.fuzz_mutations import mutate
 
+    cases = Cases(name, work / "seeds" / name, room)
     corpus = work / "corpus" / name
     corpus.mkdir(parents=True, exist_ok=True)
     for data in cases.first():
@@ -219,33 +219,43 @@ def replay(finding: Path) -> int:
 
 def turn(name: str, work: Path, seconds: float, seed: int) -> int:
     """One process that fuzzes a target; returns its executions. A process that died is a finding."""
-    fast = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
-    with tempfile.TemporaryDirectory(dir=fast) as room, (work / f"{name}.log").open("w") as log:
-        # one arena and one thread, or each would take address space that the input did not ask for
-        environment = {**os.environ, "OMP_NUM_THREADS": "1", "MALLOC_ARENA_MAX": "1", "PYTHONHASHSEED": str(seed)}
-        command = [sys.executable, __file__, "--target", name, "--room", room, "--corpus", str(work)]
-        command += ["--turn", str(round(seconds)), "--seed", str(seed)]
-        code = subprocess.run(command, cwd=ROOT, env=environment, stdout=log, stderr=log).returncode
-        log.flush()
-        executions = Path(room) / "executions"
-        if not executions.exists():
-            raise SystemExit(f"{name} did not begin: {work / (name + '.log')}")
+    room = Path(tempfile.mkdtemp(dir="/dev/shm" if os.access("/dev/shm", os.W_OK) else None))
+    log, counted = work / f"{name}.log", room / "executions"
+    try:
+        process = os.fork()  # of this one, in which everything is loaded
+        if process == 0:
+            with log.open("w") as file:
+                os.dup2(file.fileno(), 1)
+                os.dup2(file.fileno(), 2)
+            try:
+                fuzz(name, work, room, max(1, round(seconds)), seed)
+            except BaseException:  # noqa: BLE001 - the outermost edge of the process
+                traceback.print_exc()
+            os._exit(1)
+        code = os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
+        if not counted.exists():
+            raise SystemExit(f"{name} did not begin: {log}")
         if code:
-            said = (work / f"{name}.log").read_text(errors="replace")
+            said = log.read_text(errors="replace")
             _, _, stack = said.rpartition("most recent call first")
             place = next((line.strip() for line in stack.splitlines() if "/groundup/" in line), "nowhere")
-            again = Path(room) / "again"
-            again.mkdir()
-            cases = Cases(name, work / "seeds" / name, again)
-            data = (Path(room) / "current").read_bytes()
+            cases = Cases(name, work / "seeds" / name, room / "again")
+            data = (room / "current").read_bytes()
             keep(work / "findings", cases, data, f"the process died ({code}) {place}", said[-8000:])
-        (found,) = struct.unpack("<Q", executions.read_bytes())
+        (found,) = struct.unpack("<Q", counted.read_bytes())
         return int(found)
+    finally:
+        shutil.rmtree(room)
 
 
 def whole(names: list[str], work: Path, minutes: float, seed: int) -> int:
     """All targets in turns; the exit status."""
+    import atheris
+
     work.mkdir(parents=True, exist_ok=True)
+    instrumented = atheris.instrument_imports(include=["groundup"])
+    with (work / "loading.log").open("w") as log, contextlib.redirect_stderr(log), instrumented:
+        importlib.import_module("tests.faults.fuzz_targets")
     end, executions, seconds = time.monotonic() + 60 * minutes, dict.fromkeys(names, 0), dict.fromkeys(names, 0.0)
     share = min(TURN, 60 * minutes / len(names))
     while time.monotonic() < end:
@@ -274,14 +284,10 @@ def main() -> int:
         "--corpus", type=Path, default=ROOT / "runs" / "fuzz", help="where inputs and findings are kept"
     )
     parser.add_argument("--replay", type=Path, metavar="FINDING", help="the folder of a finding, to be read once more")
-    for hidden in ("--target", "--room", "--turn"):
-        parser.add_argument(hidden, help=argparse.SUPPRESS)
     given: Any = parser.parse_args()
     work = given.corpus.resolve()
     if given.replay:
         return replay(given.replay)
-    if given.target:
-        fuzz(given.target, work, Path(given.room), int(given.turn), given.seed)
     names = given.only.split(",")
     if unknown := [name for name in names if name not in TARGETS]:
         parser.error(f"no such target: {', '.join(unknown)}")
@@ -289,4 +295,6 @@ def main() -> int:
 
 
 if __name__ == "__main__":
+    if any(os.environ.get(name) != value for name, value in ENVIRONMENT.items()):
+        os.execve(sys.executable, [sys.executable, *sys.argv], {**os.environ, **ENVIRONMENT})
     sys.exit(main())

@@ -186,6 +186,7 @@ HOSTILE: dict[str, tuple[bytes, str]] = {
     "heads_of_nothing": (model({"llama.attention.head_count": (U32, 2**31 - 1)}), "033"),
     "a_billion_layers": (model({"llama.block_count": (U32, 10**9)}), "033"),
     "context_2_62": (model({"llama.context_length": (U64, 2**62)}), "033"),
+    "context_2_20_and_one": (model({"llama.context_length": (U32, 2**20 + 1)}), "033"),
     "width_negative": (model({"llama.embedding_length": (I32, -8)}), "033"),
     "epsilon_nan": (model({"llama.attention.layer_norm_rms_epsilon": (F32, float("nan"))}), "033"),
     "epsilon_missing": (model({"llama.attention.layer_norm_rms_epsilon": None}), "033"),

@@ -32,8 +32,8 @@ from groundup.formats.gguf_tokenizer import read_tokenizer
 from groundup.formats.keys import require_keys
 from groundup.formats.shapes import expected_shapes
 
-MAX_CONTEXT = 2**24
-"""Positions; a claim beyond it would make a table of rotary angles that no memory holds."""
+MAX_CONTEXT = 2**20
+"""Positions, as for the other formats; a claim beyond it would make a table of rotary angles that no memory holds."""
 
 
 def read_gguf(path: Path) -> ForeignModel:
