@@ -38,7 +38,7 @@ sys.path[:1] = [str(ROOT)]  # instead of the folder of this file
 
 SECONDS = 2.0
 """Of processor time that one input may take; a process that does not end within STUCK seconds is ended."""
-STUCK = 30
+STUCK = 120
 MEGABYTES = 300
 TURN = 60.0
 LARGEST = 1 << 16
@@ -194,8 +194,15 @@ def fuzz(name: str, work: Path, room: Path, seconds: int, seed: int) -> None:
         return data[:2] + mutate(data[2:], cases.file_of(data).name, draw)[: most - 2]
 
     faulthandler.enable()
-    flags = [f"-max_total_time={seconds}", f"-max_len={LARGEST}", f"-seed={seed}", "-rss_limit_mb=0", "-timeout=0"]
-    flags += ["-handle_segv=0", "-handle_abrt=0", "-handle_bus=0", "-handle_ill=0", "-handle_fpe=0", "-len_control=0"]
+    flags = [f"-max_total_time={seconds}", f"-max_len={LARGEST}", f"-seed={seed}", "-rss_limit_mb=0", "-timeout=100000"]
+    flags += [
+        "-handle_segv=0",
+        "-handle_abrt=0",
+        "-handle_bus=0",
+        "-handle_ill=0",
+        "-handle_fpe=0",
+        f"-artifact_prefix={room}/",
+    ]
     atheris.Setup([sys.argv[0], *flags, str(corpus)], one, custom_mutator=change)
     atheris.Fuzz()
 
