@@ -393,3 +393,10 @@ def test_fit_refuses_with_both_numbers_and_the_place() -> None:
         fit([0] * 9, [True] * 9, 8, "refuse", "a.jsonl:3")
     assert "9 tokens" in caught.value.what and "context of 8" in caught.value.what
     assert caught.value.where == "a.jsonl:3" and "data.context=9" in caught.value.fix
+
+
+def test_a_header_that_is_not_csv_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "rows.csv").write_bytes(b"prompt\rresponse\na,b\n")
+    with pytest.raises(GroundupError) as caught:
+        read(tmp_path / "rows.csv")
+    assert caught.value.code == "E-DATA-009" and "header" in str(caught.value)

@@ -301,3 +301,8 @@ def test_a_long_file_is_cut_at_paragraphs_and_nothing_is_lost(tmp_path: Path) ->
     texts = list(corpus_of(tmp_path / "out", tmp_path / "a.txt", max_document_bytes=4096).texts("train"))
     assert len(texts) > 5 and "".join(texts) == text
     assert all(part.endswith("\n\n") for part in texts[:-1])
+
+
+def test_a_header_that_is_not_csv_is_refused(tmp_path: Path) -> None:
+    path = rows(tmp_path, b"text\rsource", "a,b", name="rows.csv")
+    assert "header" in str(refused("E-DATA-009", tmp_path / "out", path))

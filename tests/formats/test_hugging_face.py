@@ -429,6 +429,11 @@ FILES: dict[str, tuple[Callable[[Path], Any], str, str]] = {
         "E-FORMAT-008",
         "chat_template",
     ),
+    "special_surrogate": (
+        lambda f: bomb(f, "tokenizer_config.json", r'{"eos_token": "\ud800"}'),
+        "E-FORMAT-004",
+        "U+D800",
+    ),
     "special_list": (lambda f: bomb(f, "tokenizer_config.json", '{"bos_token": [1]}'), "E-FORMAT-008", "[1]"),
     "modules_object": (lambda f: bomb(f, "modules.json", "{}"), "E-FORMAT-004", "a list"),
     "modules_outside": (

@@ -61,7 +61,7 @@ def _preparation(said: dict[str, Any]) -> dict[str, Any]:
         columns = said["columns"]
         names = {kind: [one["name"] for one in columns[kind]] for kind in ("numbers", "categories") if columns[kind]}
         counted = {
-            kind: f"{len(some)} ({', '.join(some[:6])}{' ...' if len(some) > 6 else ''})"
+            kind: f"{len(some)} ({', '.join(map(str, some[:6]))}{' ...' if len(some) > 6 else ''})"
             for kind, some in names.items()
         }
         target = ", ".join(said["target"])

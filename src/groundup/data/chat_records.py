@@ -149,8 +149,11 @@ def _csv_rows(source: Source) -> Iterator[Record]:
     feed = lines()
     header = next(feed, "")
     delimiter = max(",\t;", key=header.count)
-    names = next(csv.reader([header], delimiter=delimiter), [])
     csv.field_size_limit(LONGEST_ROW)
+    try:
+        names = next(csv.reader([header], delimiter=delimiter), [])
+    except csv.Error as error:
+        raise broken(source.path, f"its header is not csv: {error}") from error
     reader = csv.reader(feed, delimiter=delimiter)
     while True:
         line = reader.line_num + 2  # the header is line 1

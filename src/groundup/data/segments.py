@@ -235,7 +235,10 @@ def _csv(number: int, source: Source, cutting: Cutting) -> Iterator[Segment]:
         header = next(feed, "")
         delimiter = max(",\t;", key=header.count) if header else ","
         csv.field_size_limit(cutting.max_document_bytes)
-        names = next(csv.reader([header], delimiter=delimiter), [])
+        try:
+            names = next(csv.reader([header], delimiter=delimiter), [])
+        except csv.Error as error:
+            raise broken(source.path, f"its header is not csv: {error}") from error
         text, group = csv_columns(source, names, cutting.text_field, cutting.group_field)
         reader = csv.reader(feed, delimiter=delimiter)
         rows: list[CsvRow] = []

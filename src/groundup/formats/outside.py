@@ -47,7 +47,8 @@ def read_json(path: Path) -> dict[str, Any]:
     """The object that a JSON file holds.
 
     Raises:
-        GroundupError: E-FORMAT-004 for a file that is missing, too large, too deep, not JSON or not an object.
+        GroundupError: E-FORMAT-004 for a file that is missing, too large, too deep, not JSON, not an object, or with a
+            text that is none.
     """
     return parse_json(read_text(path), path)
 
@@ -75,6 +76,11 @@ def _parse(text: str, path: Path) -> Any:
         _malformed(path, f"it is not valid JSON: {printable(str(error))}")
     if _is_deep(content):
         _malformed(path, f"its brackets are nested deeper than {MAX_DEPTH}")
+    if "\\ud" in text or "\\uD" in text:  # the file is UTF-8, so that only an escape can spell a surrogate
+        try:
+            json.dumps(content, ensure_ascii=False).encode()
+        except UnicodeEncodeError as error:
+            _malformed(path, f"a text in it holds half of a character, U+{ord(error.object[error.start]):04X}")
     return content
 
 

@@ -183,6 +183,8 @@ def names_of(tokenizer: AnyTokenizer) -> TokenRoles | None:
 def _read_chat(content: bytes, tokenizer: AnyTokenizer, folder: Path) -> ChatTemplate:
     try:
         binding = json.loads(content)
+        if not isinstance(binding["template"], str):
+            raise TypeError("its template is no text")
         chat = ChatTemplate(binding["template"], names=names_of(tokenizer))
         bound = binding["digest"]
     except (ValueError, KeyError, TypeError, RecursionError) as error:
@@ -351,10 +353,10 @@ def family_of(folder: Path) -> str | None:
     """The family of a model folder that holds no language model; None for one that does."""
     try:
         said = json.loads((folder / MODEL_FILE).read_bytes())
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return None
-    family = said.get("family") if isinstance(said, dict) else None
-    return str(family) if family in NETWORKS or family == "transformer" else None
+    family = str(said.get("family")) if isinstance(said, dict) else None
+    return family if family in NETWORKS or family == "transformer" else None
 
 
 def _malformed(path: Path, what: str) -> GroundupError:

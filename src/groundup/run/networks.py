@@ -118,9 +118,9 @@ def is_network(folder: Path) -> bool:
     """Whether a model folder holds a network that is no language model."""
     try:
         said = json.loads((folder / MODEL_FILE).read_bytes())
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return False
-    return isinstance(said, dict) and said.get("family") in NETWORKS
+    return isinstance(said, dict) and str(said.get("family")) in NETWORKS
 
 
 def describe_network(files: dict[str, bytes], folder: Path) -> NetworkSaid:
@@ -132,6 +132,10 @@ def describe_network(files: dict[str, bytes], folder: Path) -> NetworkSaid:
     try:
         said = json.loads(files[MODEL_FILE])
         family, told = said["family"], said["network"]
+        low, high = (None if told[name] is None else [float(one) for one in told[name]] for name in ("low", "high"))
+        preparation = json.loads(files.get(PREPARATION_FILE, b"{}"))
+        if not isinstance(preparation, dict):
+            raise TypeError(f"{PREPARATION_FILE} is no object")
         return NetworkSaid(
             family=family,
             options=NETWORKS[family][0].model_validate(said["options"]),
@@ -140,12 +144,12 @@ def describe_network(files: dict[str, bytes], folder: Path) -> NetworkSaid:
             kind=str(told["kind"]),
             labels=[str(label) for label in told["labels"]],
             reads=str(told["reads"]),
-            low=told["low"],
-            high=told["high"],
-            preparation=json.loads(files.get(PREPARATION_FILE, b"{}")),
+            low=low,
+            high=high,
+            preparation=preparation,
             embeddings=[(int(codes), int(width)) for codes, width in told.get("embeddings", ())],
         )
-    except (ValueError, KeyError, TypeError, RecursionError, ValidationError) as error:
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError, ValidationError) as error:
         raise GroundupError(
             "E-MODEL-001",
             f"{MODEL_FILE} cannot be read: {printable(str(error))}",

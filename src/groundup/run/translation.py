@@ -256,7 +256,7 @@ def is_translator(folder: Path) -> bool:
     """Whether a model folder holds a translator."""
     try:
         said = json.loads((folder / MODEL_FILE).read_bytes())
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return False
     return isinstance(said, dict) and said.get("family") == "transformer"
 
