@@ -266,8 +266,7 @@ def _read(folder: Path) -> tuple[dict[str, Tensor], Described]:
         except GroundupError:
             verified.result()
             raise
-        tensors, _ = verified.result()
-    return tensors, said
+        return verified.result()[0], said
 
 
 def _load_foreign(folder: Path, kind: str, device: torch.device) -> Loaded:
