@@ -91,6 +91,23 @@ def test_chunked_loss_of_a_tied_head(autocast: bool) -> None:
     assert model.embedding.weight.grad is None
 
 
+@pytest.mark.parametrize("variant", ["lora", "dora"])
+@pytest.mark.parametrize("quantized", [False, True])
+def test_chunked_loss_of_an_adapted_head(variant: str, quantized: bool) -> None:
+    """The loss in chunks never calls the output matrix, and trains its adapter all the same."""
+    model = toy.llama(tied=False)
+    if quantized:
+        apply(model, [QuantizeOptions(kind="quantize", bits="int8", targets=["head"])], seed=0)
+    lora(model, options(targets=["head"], variant=variant), seed=0)
+    toy.perturb(model)
+    tokens, learned = toy.tokens(), [p for p in model.parameters() if p.requires_grad]
+    chunked = chunked_cross_entropy(model.hidden(tokens[:, :-1]), model.head_weight(), tokens[:, 1:])
+    plain = nn.functional.cross_entropy(model(tokens[:, :-1]).flatten(0, 1), tokens[:, 1:].flatten(), reduction="sum")
+    torch.testing.assert_close(chunked, plain, atol=1e-3, rtol=1e-5)
+    found, expected = (torch.autograd.grad(loss, learned) for loss in (chunked, plain))
+    torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
+
+
 def test_any_shape_and_leading_dimensions() -> None:
     for inputs, outputs, shape, bias in [(1, 5, (2, 1), True), (7, 3, (7,), False), (6, 6, (2, 3, 4, 6), True)]:
         model = nn.ModuleDict({"linear": nn.Linear(inputs, outputs, bias=bias)})

@@ -68,3 +68,17 @@ def test_a_preparation_that_is_no_object_is_refused_and_odd_names_are_shown(
     reseal(folder)
     assert main(["inspect", str(folder)]) == 1
     assert "E-MODEL-001" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("value", ["10" * 14, str(2**40), "50"])
+def test_sizes_that_no_network_has_are_refused_before_memory_is_taken(value: str, tmp_path: Path) -> None:
+    text = writing_model(tmp_path / "text", small_tokenizer())
+    said = json.loads((text / "model.json").read_bytes())
+    said["options"]["hidden"] = int(value)
+    (text / "model.json").write_text(json.dumps(said))
+    reseal(text)
+    table = changed(table_model(tmp_path / "table"), "model.json", "shape", f"[{value}]")
+    for folder in (text, table):
+        with pytest.raises(GroundupError) as caught:
+            groundup.load(folder, device="cpu")
+        assert caught.value.code in ("E-MODEL-001", "E-CKPT-010")

@@ -162,6 +162,19 @@ class LowRankLinear(LowRank):
 
     bias: nn.Parameter | None
 
+    @property
+    def weight(self) -> Tensor:
+        """The adapted matrix (O, I), for those that compute logits in chunks: what is learned of it reaches A and B.
+        Nothing is dropped out there."""
+        matrix = self.base_matrix()
+        if not self.mixing:
+            return matrix
+        a_RI, b_OR, factor_O = self.factors()
+        if factor_O is not None:
+            matrix = matrix * factor_O[:, None]
+        with torch.autocast(matrix.device.type, enabled=False):
+            return torch.addmm(matrix, b_OR, a_RI)
+
     def forward(self, x_NI: Tensor) -> Tensor:
         if not self.mixing:
             return frozen_product(x_NI, self.base_matrix, self.bias)
@@ -176,20 +189,23 @@ class LowRankLinear(LowRank):
 
 
 class LoraLinear(LowRankLinear):
-    """A linear layer with low-rank adapters; `weight` and `bias` are the layer's own, frozen."""
+    """A linear layer with low-rank adapters; the parameters `weight` and `bias` are the layer's own, frozen."""
 
     def __init__(self, base: nn.Linear) -> None:
         super().__init__()
         self.in_features, self.out_features = base.in_features, base.out_features
-        self.weight = base.weight
+        # under its canonical name, as everywhere; who asks for it by that name is answered by the property
+        self._parameters["weight"] = base.get_parameter("weight")
         self.register_parameter("bias", base.bias)
         self.prepare()
 
     def base_matrix(self, dtype: torch.dtype = torch.float32) -> Tensor:
-        return self.weight.detach().to(dtype)
+        return self.base_tensor().detach().to(dtype)
 
     def base_tensor(self) -> Tensor:
-        return self.weight
+        parameter = self._parameters["weight"]
+        assert parameter is not None
+        return parameter
 
 
 class LoraQuantizedLinear(LowRankLinear):
@@ -207,11 +223,6 @@ class LoraQuantizedLinear(LowRankLinear):
 
     def base_tensor(self) -> Tensor:
         return self.matrix.codes
-
-    @property
-    def weight(self) -> Tensor:
-        """The base's matrix (O, I), made from the codes on each call."""
-        return self.matrix.dense(torch.float32)
 
 
 class LoraEmbedding(LowRank):

@@ -122,10 +122,22 @@ def resolve(recipe: Recipe, *, device: str, base: FamilyOptions | None = None, f
         device: device type that will be used.
         base: the architecture of model.init_from, if there is one.
         foreign: whether that model was trained elsewhere; it is tuned with AdamW, at rates usual for such.
+
+    Raises:
+        GroundupError: E-RECIPE-034 rows longer than that model's context, E-RECIPE-037 a step of no whole rows.
     """
     labelled = isinstance(recipe.data, LabelledData)
     own = base.context if base else DEFAULT_CONTEXT
     context = recipe.data.context or recipe.language.context or (min(LABELLED_CONTEXT, own) if labelled else own)
+    if context > own and base is not None:
+        raise GroundupError(
+            "E-RECIPE-034",
+            f"data.context {context} > {own}, the context of the model that it starts from",
+            where="data.context",
+            why="the model has no positions beyond its context",
+            fix=f"set data.context={own} or less",
+            exit_code=2,
+        )
     model = recipe.language if base else sizes(recipe.language, context)
     width = base.width if base else model.width or 0
     unit = max(1, width // HEAD_SIZE)

@@ -33,7 +33,8 @@ from groundup.errors import GroundupError, nearest, printable
 from groundup.models import FAMILIES, NETWORKS, FamilyOptions
 from groundup.models.heads import Headed, HeadOptions
 from groundup.run.foreign import described, digest_of, kind_of, locate, read_foreign
-from groundup.run.weights import adopt_weights, load_weights
+from groundup.run.model_faults import base_missing, building, malformed, mismatch, unknown_family
+from groundup.run.weights import adopt_weights, complete, load_weights
 from groundup.text.chat import ChatTemplate
 from groundup.text.foreign import ForeignTokenizer, TokenRoles
 from groundup.text.tokenizer import AnyTokenizer, Tokenizer
@@ -80,10 +81,23 @@ def network(family: str, options: FamilyOptions, head: HeadOptions | None = None
     return body if head is None else Headed(body, head)  # type: ignore[arg-type]
 
 
-def build(family: str, options: FamilyOptions, device: torch.device, head: HeadOptions | None = None) -> nn.Module:
-    """A network whose memory is there and whose values are not: initialise or load it next."""
+def build(
+    family: str,
+    options: FamilyOptions,
+    device: torch.device,
+    head: HeadOptions | None = None,
+    *,
+    holding: dict[str, Tensor] | None = None,
+) -> nn.Module:
+    """A network whose memory is there and whose values are not: initialise or load it next.
+
+    Args:
+        holding: what it is to be loaded with; names and shapes are compared before memory is taken.
+    """
     with torch.device("meta"):
         model = network(family, options, head)
+    if holding is not None:
+        complete(model, holding)
     tied: dict[Tensor, nn.Parameter] = {}
     for module in model.modules():
         for name, parameter in list(module.named_parameters(recurse=False)):
@@ -147,23 +161,23 @@ def describe(files: dict[str, bytes], folder: Path) -> Described:
     """
     for name in (MODEL_FILE, TOKENIZER_FILE):
         if name not in files:
-            raise _malformed(folder / name, "is missing")
+            raise malformed(folder / name, "is missing")
     try:
         said = json.loads(files[MODEL_FILE])
         family, fields = said["family"], said["options"]
         if family not in FAMILIES:
-            raise _unknown_family(folder, str(family))
+            raise unknown_family(folder / MODEL_FILE, str(family), FAMILIES)
         options = FAMILIES[family][0].model_validate(fields)
         head = HeadOptions.model_validate_json(json.dumps(said["head"])) if said.get("head") else None
         adapters = ADAPTER_LIST.validate_json(json.dumps(said.get("adapters", [])))
         base = Base(str(said["base"]["path"]), str(said["base"]["digest"])) if said.get("base") else None
         roles = TokenRoles.from_dict(said["roles"]) if said.get("roles") else None
     except (ValueError, KeyError, TypeError, RecursionError, ValidationError) as error:
-        raise _malformed(folder / MODEL_FILE, f"cannot be read: {printable(str(error))}") from error
+        raise malformed(folder / MODEL_FILE, f"cannot be read: {printable(str(error))}") from error
     text = files[TOKENIZER_FILE].decode("utf-8", errors="replace")
     tokenizer = Tokenizer.from_json(text) if roles is None else ForeignTokenizer(text, roles)
     if tokenizer.vocabulary > options.vocabulary or (roles is None and tokenizer.vocabulary < options.vocabulary):
-        raise _mismatch(folder, f"the tokenizer has {tokenizer.vocabulary} ids, the model {options.vocabulary}")
+        raise mismatch(folder, f"the tokenizer has {tokenizer.vocabulary} ids, the model {options.vocabulary}")
     chat = _read_chat(files[CHAT_FILE], tokenizer, folder) if CHAT_FILE in files else None
     learn_prompt(tokenizer, options, adapters)
     return Described(family, options, tokenizer, chat, head, adapters, base)
@@ -188,10 +202,10 @@ def _read_chat(content: bytes, tokenizer: AnyTokenizer, folder: Path) -> ChatTem
         chat = ChatTemplate(binding["template"], names=names_of(tokenizer))
         bound = binding["digest"]
     except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise _malformed(folder / CHAT_FILE, f"cannot be read: {printable(str(error))}") from error
+        raise malformed(folder / CHAT_FILE, f"cannot be read: {printable(str(error))}") from error
     now = chat.digest_with(tokenizer)
     if bound != now:
-        raise _mismatch(folder, f"chat.json was bound as {str(bound)[:12]}, with this tokenizer it is {now[:12]}")
+        raise mismatch(folder, f"chat.json was bound as {str(bound)[:12]}, with this tokenizer it is {now[:12]}")
     return chat
 
 
@@ -251,7 +265,8 @@ def load(path: Path, device: torch.device, *, adapters: bool = True) -> Loaded:
     tensors, said = _read(folder)
     if said.base is not None:
         return _load_on_base(said, tensors, folder, device, adapters)
-    model = build(said.family, said.options, device, said.head)
+    with building(folder / MODEL_FILE):
+        model = build(said.family, said.options, device, said.head, holding=tensors)
     load_weights(model, tensors)
     return Loaded(said, model.eval(), folder)
 
@@ -290,7 +305,7 @@ def _load_on_base(
     if not path.exists():
         path = folder / said.base.path
     if not path.exists() or digest_of(path) != said.base.digest:
-        raise base_missing(folder, said.base, path.exists())
+        raise base_missing(folder, said.base.path, said.base.digest, there=path.exists())
     loaded = load(path, device)
     if is_adapted(loaded.model):
         merge(loaded.model)  # as the run did when it began
@@ -356,45 +371,3 @@ def family_of(folder: Path) -> str | None:
         return None
     family = str(said.get("family")) if isinstance(said, dict) else None
     return family if family in NETWORKS or family == "transformer" else None
-
-
-def _malformed(path: Path, what: str) -> GroundupError:
-    return GroundupError(
-        "E-MODEL-001",
-        f"{path.name} {what}",
-        where=str(path),
-        why="without it the weights cannot be put into a network",
-        fix="groundup verify PATH   (says which files are whole); copy the folder again from its source",
-    )
-
-
-def _unknown_family(folder: Path, family: str) -> GroundupError:
-    return GroundupError(
-        "E-MODEL-002",
-        f"the model family {printable(family)!r} is not known",
-        where=str(folder / MODEL_FILE),
-        why=f"this version can build: {', '.join(FAMILIES)}",
-        fix="use the version of groundup that wrote the model",
-    )
-
-
-def _mismatch(folder: Path, what: str) -> GroundupError:
-    return GroundupError(
-        "E-MODEL-003",
-        f"the files of the model do not belong together: {what}",
-        where=str(folder),
-        why="with another tokenizer every id would mean something else, and the answers would be noise",
-        fix="copy tokenizer.json and chat.json from the folder that the weights came from",
-    )
-
-
-def base_missing(folder: Path, base: Base, there: bool) -> GroundupError:
-    """The refusal of a model whose base is gone, or is `there` and no longer what it was."""
-    return GroundupError(
-        "E-MODEL-005",
-        "the model that these adapters belong to has changed" if there else "the base model is not there",
-        where=f"{printable(str(folder))}: base {printable(base.path)}, digest {base.digest[:12]}",
-        why="adapters are a difference to one base; on another one they would give noise without a word",
-        fix="put the base back where it was, or where the files are: groundup merge MODEL --out DIR "
-        "makes a model that stands alone",
-    )

@@ -23,6 +23,7 @@ from groundup.functional import evaluating, spare_the_compiler
 from groundup.models import NETWORKS, PREDICTING, NetworkOptions
 from groundup.models.categories import CODES, CategoryEmbeddings
 from groundup.models.predictor import Predictor
+from groundup.run.model_faults import building
 from groundup.run.models import MODEL_FILE, as_json, find_model
 
 PREPARATION_FILE = "preparation.json"
@@ -186,9 +187,10 @@ def load_network(path: Path, device: torch.device) -> LoadedNetwork:
         )
     tensors, files = checkpoint.load_averaged(folder)
     said = describe_network(files, folder)
-    model = network(said)
-    expected = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+    with building(folder / MODEL_FILE), torch.device("meta"):  # before memory is taken for it
+        expected = {name: tuple(tensor.shape) for name, tensor in network(said).state_dict().items()}
     checkpoint.strict_key_report(expected, {name: tuple(tensor.shape) for name, tensor in tensors.items()})
+    model = network(said)
     model.load_state_dict(tensors)
     return LoadedNetwork(said, model.to(device).eval(), folder)
 

@@ -12,6 +12,7 @@ from groundup.recipe.difference import Change
 from groundup.recipe.tree import Recipe
 from groundup.recipe.yaml import dotted
 from groundup.run import models
+from groundup.run.model_faults import base_missing
 
 SOURCE, RESOLVED = "recipe.source.yaml", "recipe.yaml"
 ARCHITECTURE = ("model", "tokenizer", "data", "adapters", "head", "objective", "seed")
@@ -77,4 +78,4 @@ def require_same_base(began: Mapping[str, bytes], now: Mapping[str, bytes], path
     """
     before, here = (json.loads(files[models.MODEL_FILE]).get("base") for files in (began, now))
     if before is not None and before["digest"] != here["digest"]:
-        raise models.base_missing(path, models.Base(before["path"], before["digest"]), there=True)
+        raise base_missing(path, before["path"], before["digest"], there=True)
