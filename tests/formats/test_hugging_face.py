@@ -366,6 +366,7 @@ FILES: dict[str, tuple[Callable[[Path], Any], str, str]] = {
     "no_config": (lambda f: (f / "config.json").unlink(), "E-FORMAT-004", "config.json"),
     "config_no_json": (lambda f: bomb(f, "config.json", "{'a': 1}"), "E-FORMAT-004", "JSON"),
     "config_list": (lambda f: bomb(f, "config.json", "[]"), "E-FORMAT-004", "a list"),
+    "config_number": (lambda f: bomb(f, "config.json", "-1"), "E-FORMAT-004", "a number"),
     "config_deep": (lambda f: bomb(f, "config.json", '{"a":' * 10**5), "E-FORMAT-004", "JSON"),
     "config_nested": (lambda f: bomb(f, "config.json", '{"a":' * 100 + "1" + "}" * 100), "E-FORMAT-004", "nested"),
     "config_twice": (lambda f: bomb(f, "config.json", '{"a": 1, "a": 2}'), "E-FORMAT-004", "twice"),

@@ -143,6 +143,15 @@ def _architecture(content: dict[str, Any], path: Path) -> str:
     named = content.get("architectures")
     if named is None and isinstance(content.get("model_type"), str):
         return _MODEL_TYPES.get(content["model_type"]) or _unsupported(f"model_type {content['model_type']}", path)
+    if named is None:
+        raise GroundupError(
+            "E-FORMAT-002",
+            "config.json names no architecture",
+            where=printable(str(path)),
+            why="`architectures` or `model_type` says which network the weights belong to; parts of a model, such as a "
+            "pooling layer, have a config.json without them",
+            fix="name the folder of the whole model; if this is it, copy config.json from where it comes from",
+        )
     if not isinstance(named, list) or len(named) != 1 or not isinstance(named[0], str):
         return _unsupported(f"architectures {named}", path)
     return named[0] if named[0] in ARCHITECTURES else _unsupported(named[0], path)

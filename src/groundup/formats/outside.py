@@ -178,7 +178,7 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _is_deep(content: Any) -> bool:
     """Whether lists and objects are nested deeper than `MAX_DEPTH`."""
-    level = [content]
+    level = [content] if isinstance(content, dict | list) else []
     for _ in range(MAX_DEPTH):
         values = (value for part in level for value in (part.values() if isinstance(part, dict) else part))
         level = [value for value in values if isinstance(value, dict | list)]
