@@ -134,6 +134,22 @@ def test_merged_equals_run_time(variant: str, targets: list[str]) -> None:
     torch.testing.assert_close(fresh(tokens), logits, atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.parametrize("bits", ["int8", "nf4"])
+@pytest.mark.parametrize("stored", [["*_proj"], ["head"]], ids=str)
+def test_merged_equals_run_time_on_a_quantized_base(bits: str, stored: list[str]) -> None:
+    """The head is tied to the codes of the table, and no longer once its adapter is folded in."""
+    model, tokens = toy.llama().eval(), toy.tokens()
+    base = QuantizeOptions(kind="quantize", bits=bits, targets=stored)
+    apply(model, [base, LoraOptions(kind="lora", rank=4, targets=["head"])], seed=0)
+    toy.perturb(model)
+    logits = model(tokens)
+    merge(model)
+    assert not model.options.tied
+    fresh = type(model)(model.options)
+    fresh.load_state_dict(model.state_dict())
+    torch.testing.assert_close(fresh(tokens), logits, atol=1e-5, rtol=1e-5)
+
+
 def test_average() -> None:
     states = [toy.llama(seed=seed).state_dict() for seed in (1, 2, 3)]
     mean, weighted = average(states), average(states, [1.0, 0.0, 3.0])

@@ -273,6 +273,22 @@ def test_init_from_an_adapter_run_merges_and_goes_on(straight: Any, texts: Path,
     assert whole.said.base is None and not whole.said.adapters
 
 
+def test_a_run_that_begins_with_an_adapted_head_is_loaded_as_it_was_trained(
+    texts: Path, base: Path, tmp_path: Path
+) -> None:
+    """A tied head is tied no more once its adapter is folded in, and the model must say so."""
+    head = LORA | {"targets": ["head"]}
+    run(adapted_recipe(texts, base, head, budget__steps=2, events=EVENTS), tmp_path / "head")
+    recipe = adapted_recipe(texts, tmp_path / "head", budget__steps=2, events=EVENTS)
+    made, _ = assembled(recipe, tmp_path / "look")
+    run(recipe, tmp_path / "full")
+    made.state.load_tensors(saved(tmp_path / "full").tensors)
+    tokens = torch.arange(10)[None]
+    with torch.inference_mode():
+        trained = made.state.module.eval()(tokens)
+        assert torch.equal(groundup.load(tmp_path / "full").model(tokens), trained)
+
+
 def test_changing_the_adapters_is_no_resume(texts: Path, base: Path, tmp_path: Path) -> None:
     recipe = adapted_recipe(texts, base, LORA, budget__steps=4, events=EVENTS)
     run(recipe, tmp_path / "run", listeners=(at("step", 3, terminate),))
@@ -317,6 +333,19 @@ def test_adapters_on_a_headed_model_keep_the_head_trainable(tmp_path: Path) -> N
     assert {"head.output.weight", "head.output.bias"} < names
     assert all("lora_" in name or name.startswith("head.") for name in names)
     assert groundup.load(tmp_path / "run").predict(["cat dog"])[0]["label"] in ("animal", "colour", "place")
+
+
+def test_a_task_head_may_have_an_adapter_itself(tmp_path: Path) -> None:
+    file = labelled_file(tmp_path, "classify")
+    groundup.train(labelled_recipe(file, "classify", "bert", budget__steps=2), out=tmp_path / "base")
+    adapter = LORA | {"targets": ["*layers.*_proj", "head.output"]}
+    recipe = labelled_recipe(
+        file, "classify", model={"init_from": str(tmp_path / "base")}, tokenizer=None, adapters=[adapter],
+        budget__steps=2,
+    )  # fmt: skip
+    run(recipe, tmp_path / "run")
+    trained = set(saved(tmp_path / "run").tensors["model"])
+    assert "head.output.lora_b.default" in trained and "head.output.weight" not in trained
 
 
 def test_patterns_may_name_the_head(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from test_generation import END, Ids
 from torch import Tensor
 from toy_decoders import toy_llama
 
+from groundup.adapters import LoraOptions, lora
 from groundup.errors import GroundupError
 from groundup.inference import SampleOptions, generate, generate_batch, kernels
 from groundup.inference.answer import Ask, Scored, Step
@@ -582,3 +583,16 @@ def test_S17_an_unforeseen_fault_ends_what_runs_and_the_engine_goes_on(engines: 
     assert fault.value.code == "E-GEN-015"
     ask(engine, [5, 9, 2], second)
     assert second.ids == alone(toy_llama(), [5, 9, 2], SampleOptions(max_tokens=12))
+
+
+@pytest.mark.parametrize("target", ["embedding", "head"])
+def test_a_model_with_an_adapter_outside_of_its_layers_is_taken_in_its_plain_form(target: str) -> None:
+    """The compiled form copies the tables, and would leave the adapter away."""
+    model = toy_llama()
+    lora(model, LoraOptions(kind="lora", rank=2, targets=[target]), seed=0)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if "lora_" in name:
+                parameter.normal_(generator=torch.Generator().manual_seed(1))
+    _, form = runner_for(model, "float32")
+    assert form.kind == "plain" and "merge" in form.reason

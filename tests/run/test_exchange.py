@@ -6,6 +6,7 @@ import errno
 import json
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +19,12 @@ from torch import Tensor, nn
 
 import groundup
 from groundup import checkpoint
-from groundup.adapters import LoraOptions, apply
+from groundup.adapters import LoraOptions, QuantizeOptions, apply
 from groundup.errors import CATALOGUE, GroundupError
 from groundup.formats import gguf_write
 from groundup.run import exchange, models, proof
 from groundup.run.exchange import export_model, import_foreign, merge_models
+from groundup.run.foreign import digest_of
 from groundup.run.inspection import inspect_model
 from groundup.run.weights import model_is_tied
 
@@ -194,6 +196,22 @@ def test_G10_peft_loads_the_exported_adapter_and_the_way_back(room: Path, tmp_pa
     refused("E-FORMAT-052", lambda: import_foreign(source, out, base=str(room / "other")), tmp_path)
     refused("E-ADAPT-024", lambda: import_foreign(source, out, base=str(room / "lora")), tmp_path)
     refused("E-FORMAT-093", lambda: import_foreign(source, out), tmp_path)
+
+
+@pytest.mark.parametrize("bits", ["int8", "nf4"])
+def test_G10_an_adapter_that_was_trained_on_a_quantized_base_goes_to_peft(
+    bits: str, room: Path, tmp_path: Path
+) -> None:
+    loaded = models.load(room / "base", CPU)
+    adapters = [QuantizeOptions(kind="quantize", bits=bits), LoraOptions(kind="lora", rank=4, targets=["*_proj"])]
+    models.adapt(loaded.model, adapters, seed=0)
+    whole = models.Base(str(room / "base"), digest_of(room / "base"))
+    said = replace(loaded.said, adapters=adapters, base=whole)
+    checkpoint.save_model(
+        tmp_path / "qlora", tensors=models.trained_tensors(loaded.model), files=models.model_files(said)
+    )
+    found = export_model(str(tmp_path / "qlora"), str(tmp_path / "adapter"), to="peft")
+    assert found["proof"]["exact"] == found["proof"]["tensors"] > 0
 
 
 @pytest.mark.slow

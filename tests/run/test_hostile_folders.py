@@ -12,6 +12,7 @@ from tests.checkpoint.test_checkpoint_corruption import reseal
 from tests.small_models import small_tokenizer, table_model, writing_model
 
 import groundup
+from groundup import checkpoint
 from groundup.cli.main import main
 from groundup.errors import GroundupError
 
@@ -82,3 +83,15 @@ def test_sizes_that_no_network_has_are_refused_before_memory_is_taken(value: str
         with pytest.raises(GroundupError) as caught:
             groundup.load(folder, device="cpu")
         assert caught.value.code in ("E-MODEL-001", "E-CKPT-010")
+
+
+def test_a_second_matrix_that_would_be_lost_is_refused(tmp_path: Path) -> None:
+    folder = writing_model(tmp_path / "m", small_tokenizer())
+    tensors, files = checkpoint.load_model(folder)
+    said = json.loads(files["model.json"])
+    said["options"]["tied"] = True
+    two = {**tensors, "head.weight": tensors["embedding.weight"] + 1.0}
+    checkpoint.save_model(tmp_path / "two", tensors=two, files={**files, "model.json": json.dumps(said).encode()})
+    with pytest.raises(GroundupError) as caught:
+        groundup.load(tmp_path / "two", device="cpu")
+    assert caught.value.code == "E-MODEL-003" and "head.weight" in caught.value.where

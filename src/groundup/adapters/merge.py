@@ -38,24 +38,18 @@ def merge(model: nn.Module, weights: Mapping[str, float] | None = None) -> None:
     """
     if weights is not None:
         set_adapter(model, weights)
-    holders: dict[Tensor, list[str]] = {}
     for name, module in adapted_modules(model).items():
         if isinstance(module, PromptEmbedding):
             raise _cannot("a trained prompt is text, not a change of weights", f"{name}.prompt")
-    for name, parameter in model.named_parameters(remove_duplicate=False):
-        holders.setdefault(parameter, []).append(name)
     for name, module in adapted_modules(model).items():
         if isinstance(module, LowRank):
-            changed = bool(module.mixing)
-            tied = [key for key in holders.get(module.base_tensor(), []) if not key.startswith(f"{name}.")]
-            if changed and tied:
-                _untie(model, name, tied)
             replace(model, name, _plain(module))
         elif isinstance(module, ScaledLinear):
             replace(model, name, plain_linear(*module.merged()))
         elif isinstance(module, (GrownEmbedding, GrownLinear)):
             replace(model, name, module.plain())
     dequantize(model)
+    _untie(model)
     model.requires_grad_(True)
 
 
@@ -72,13 +66,14 @@ def _plain(module: LowRank) -> nn.Module:
     return plain_linear(own, module.bias)
 
 
-def _untie(model: nn.Module, name: str, tied: list[str]) -> None:
-    """Say in the options of the network that its head is a matrix of its own from now on."""
-    owner: Any = model.get_submodule(name.rpartition(".")[0])
-    options = owner.options
-    if "tied" not in type(options).model_fields:
-        raise _cannot("this family has no form whose head differs from the embedding", f"{name}, {', '.join(tied)}")
-    owner.options = options.model_copy(update={"tied": False})
+def _untie(model: nn.Module) -> None:
+    """Say in the options of a network whose head has become a matrix of its own that it has one."""
+    for owner in model.modules():
+        parts = dict(owner.named_children())
+        table, head = parts.get("embedding"), parts.get("head")
+        if isinstance(table, nn.Embedding) and isinstance(head, nn.Linear) and head.weight is not table.weight:
+            network: Any = owner
+            network.options = network.options.model_copy(update={"tied": False})
 
 
 def _cannot(what: str, where: str) -> GroundupError:

@@ -104,6 +104,8 @@ def write_file(path: Path, chunks: Iterable[bytes | memoryview]) -> Written:
             size += len(chunk)
         file.flush()
         os.fsync(file.fileno())
+        if hashed is not None:
+            hashed.result()
     return Written(size, digest.hexdigest())
 
 

@@ -130,12 +130,13 @@ def resolve(recipe: Recipe, *, device: str, base: FamilyOptions | None = None, f
     own = base.context if base else DEFAULT_CONTEXT
     context = recipe.data.context or recipe.language.context or (min(LABELLED_CONTEXT, own) if labelled else own)
     if context > own and base is not None:
+        field = "data.context" if recipe.data.context else "model.context"
         raise GroundupError(
             "E-RECIPE-034",
-            f"data.context {context} > {own}, the context of the model that it starts from",
-            where="data.context",
+            f"{field} {context} > {own}, the context of the model that it starts from",
+            where=field,
             why="the model has no positions beyond its context",
-            fix=f"set data.context={own} or less",
+            fix=f"set {field}={own} or less",
             exit_code=2,
         )
     model = recipe.language if base else sizes(recipe.language, context)

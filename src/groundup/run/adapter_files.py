@@ -18,6 +18,8 @@ from groundup.adapters import (
     load_adapter_tensors,
     lora,
 )
+from groundup.adapters.lora import LoraQuantizedLinear
+from groundup.adapters.quantize import QuantizedEmbedding, QuantizedLinear
 from groundup.errors import GroundupError, printable
 from groundup.formats.peft import peft_files, read_adapter, write_adapter
 from groundup.run import models
@@ -33,9 +35,14 @@ HEAD_MODULES = {
 
 
 def base_shapes(model: nn.Module) -> dict[str, tuple[int, ...]]:
-    """The shapes of the base's tensors, adapters and a tied head left out."""
-    parts = (".lora_a.", ".lora_b.", ".lora_magnitude.")
+    """The shapes of the base's tensors, adapters and a tied head left out; quantized ones as they were before."""
+    parts = (".lora_a.", ".lora_b.", ".lora_magnitude.", ".matrix.")
     shapes = {n: tuple(t.shape) for n, t in model.state_dict().items() if not any(part in n for part in parts)}
+    for name, module in model.named_modules():
+        if isinstance(module, QuantizedLinear | LoraQuantizedLinear):
+            shapes[f"{name}.weight"] = (module.out_features, module.in_features)
+        elif isinstance(module, QuantizedEmbedding):
+            shapes[f"{name}.weight"] = (module.num_embeddings, module.embedding_dim)
     if model_is_tied(model):
         shapes.pop("head.weight", None)
     return shapes

@@ -15,7 +15,6 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from groundup.engine.events import SURVIVABLE
 from groundup.evaluation.attribution import POINTS_AT_ONCE
 from groundup.models.heads import Headed
 from groundup.models.predictor import Predictor
@@ -23,6 +22,7 @@ from groundup.recipe.tree import TableData
 from groundup.run.explained import Explanation, explained
 from groundup.run.explaining_inputs import Input, image_input, table_input, text_input
 from groundup.run.explaining_page import drawn
+from groundup.run.filming import FAULTS
 from groundup.run.pictures import bounded
 from groundup.run.work import Work
 
@@ -83,7 +83,7 @@ def decided(model: nn.Module, work: Work, held: Callable[[], Held]) -> dict[str,
         return {}
     try:
         return _decided(model, work, held())
-    except SURVIVABLE:
+    except FAULTS:
         return {}
 
 
@@ -152,7 +152,7 @@ def _decided(model: Headed | Predictor, work: Work, held: Held) -> dict[str, Any
             continue
         left -= steps * cost
         how: dict[str, Any] = {"steps": steps, "rows": at_once, "unit": held.unit, "zero": held.zero}
-        with suppress(*SURVIVABLE), _uncompiled(work):
+        with suppress(*FAULTS), _uncompiled(work):
             found.append((one, explained(model, held.ready(row), name="", label=label, **how)))
     if not found and not left_out:
         return {}

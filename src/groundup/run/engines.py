@@ -130,7 +130,8 @@ def why_plain(model: nn.Module, precision: Precision) -> str | None:
         return f"written for the Llama family, and this is {type(model).__name__}"
     if next(model.parameters()).device.type != "cpu":
         return "written for CPUs"
-    if any(type(m) is not nn.Linear for block in model.layers for m in _projections(block)):
+    matrices = [model.head, *(matrix for block in model.layers for matrix in _projections(block))]
+    if type(model.embedding) is not nn.Embedding or any(type(matrix) is not nn.Linear for matrix in matrices):
         return "adapters are not merged: groundup merge MODEL --out DIR"
     options = model.options
     queries = options.heads * options.head_size

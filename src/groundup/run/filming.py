@@ -16,7 +16,7 @@ from groundup.run.pictures import SIDES, bounded, shrunk
 
 MOST_FRAMES = 12
 MOST_NUMBERS = 64
-FAULTS = (*SURVIVABLE, AssertionError, AttributeError, ImportError)
+FAULTS = (*SURVIVABLE, AssertionError, AttributeError, ImportError, MemoryError)
 """What environments raise besides what ends no run."""
 
 Shown = tuple[Pixels | None, list[float]]

@@ -85,6 +85,8 @@ class LanguageWork(Work):
             loaded = models.load(self.init_from, self.device)
             if is_adapted(loaded.model):
                 merge(loaded.model)  # the base of this run is the model as it answers now
+                own = models.body_of(loaded.model).options  # an adapted head is tied no more
+                self.options = own.model_copy(update={"vocabulary": self.options.vocabulary})
             model = models.with_head(loaded, self.head, seed=recipe.seed).train()
         models.adapt(model, recipe.adapters, seed=recipe.seed, growth=self.growth)
         return model

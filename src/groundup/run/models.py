@@ -29,6 +29,7 @@ from groundup.adapters import (
     merge,
     prompt_ids,
 )
+from groundup.adapters.paths import Adapted
 from groundup.errors import GroundupError, nearest, printable
 from groundup.models import FAMILIES, NETWORKS, FamilyOptions
 from groundup.models.heads import Headed, HeadOptions
@@ -81,23 +82,15 @@ def network(family: str, options: FamilyOptions, head: HeadOptions | None = None
     return body if head is None else Headed(body, head)  # type: ignore[arg-type]
 
 
-def build(
-    family: str,
-    options: FamilyOptions,
-    device: torch.device,
-    head: HeadOptions | None = None,
-    *,
-    holding: dict[str, Tensor] | None = None,
-) -> nn.Module:
-    """A network whose memory is there and whose values are not: initialise or load it next.
-
-    Args:
-        holding: what it is to be loaded with; names and shapes are compared before memory is taken.
-    """
+def build(family: str, options: FamilyOptions, device: torch.device, head: HeadOptions | None = None) -> nn.Module:
+    """A network whose memory is there and whose values are not: initialise or load it next."""
     with torch.device("meta"):
         model = network(family, options, head)
-    if holding is not None:
-        complete(model, holding)
+    return materialise(model, device)
+
+
+def materialise(model: nn.Module, device: torch.device) -> nn.Module:
+    """Give a network without memory its memory, in place."""
     tied: dict[Tensor, nn.Parameter] = {}
     for module in model.modules():
         for name, parameter in list(module.named_parameters(recurse=False)):
@@ -265,9 +258,10 @@ def load(path: Path, device: torch.device, *, adapters: bool = True) -> Loaded:
     tensors, said = _read(folder)
     if said.base is not None:
         return _load_on_base(said, tensors, folder, device, adapters)
-    with building(folder / MODEL_FILE):
-        model = build(said.family, said.options, device, said.head, holding=tensors)
-    load_weights(model, tensors)
+    with building(folder / MODEL_FILE), torch.device("meta"):
+        model = network(said.family, said.options, said.head)
+    tensors = complete(model, tensors)  # before memory is taken for it
+    load_weights(materialise(model, device), tensors)
     return Loaded(said, model.eval(), folder)
 
 
@@ -333,7 +327,10 @@ def adapt(model: nn.Module, adapters: Sequence[AdapterOptions], *, seed: int, gr
     apply(model, adapters, seed=seed, growth=growth)
     body_of(model).vocabulary += len(prompt_ids(model))  # the ids that it may be given
     if isinstance(model, Headed) and keeps_base(adapters):
-        model.head.requires_grad_(True)
+        for module in model.head.modules():
+            if not isinstance(module, Adapted):  # whose own weights stand still
+                for parameter in module.parameters(recurse=False):
+                    parameter.requires_grad_(True)
 
 
 def with_head(loaded: Loaded, head: HeadOptions | None, *, seed: int) -> nn.Module:

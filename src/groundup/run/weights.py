@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from groundup import checkpoint
 from groundup.checkpoint import Stored, Unmade
+from groundup.errors import GroundupError
 from groundup.formats.foreign import MadeOnDemand
 from groundup.models.heads import Headed
 
@@ -34,10 +35,25 @@ def complete(model: nn.Module, tensors: dict[str, OneStored]) -> dict[str, OneSt
     tied = model_is_tied(model.get_submodule("body") if isinstance(model, Headed) else model)
     expected = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
     for head, table in (("head.weight", "embedding.weight"), ("body.head.weight", "body.embedding.weight")):
-        if head in expected and head not in tensors and table in tensors and tied:
-            tensors = {**tensors, head: tensors[table]}
+        if not tied or head not in expected or table not in tensors:
+            continue
+        tensors = {**tensors, head: tensors.get(head, tensors[table])}
+        if not _same(tensors[head], tensors[table]):
+            raise GroundupError(
+                "E-MODEL-003",
+                "the weights hold an output matrix of its own, and the model's options say that it is the embedding",
+                where=f"{head} and {table}",
+                why="one of the two would be lost, and the model would answer otherwise than it was trained to",
+                fix='set "tied": false in the options of its model.json, or copy the folder again from its source',
+            )
     checkpoint.strict_key_report(expected, {name: tuple(t.shape) for name, t in tensors.items()})
     return tensors
+
+
+def _same(one: Stored, other: Stored) -> bool:
+    if one is other or not isinstance(one, Tensor) or not isinstance(other, Tensor):
+        return True
+    return one.shape != other.shape or torch.equal(one, other)  # other shapes are told with all that do not fit
 
 
 def load_weights(model: nn.Module, tensors: dict[str, Tensor]) -> None:
