@@ -66,6 +66,11 @@ class Matrix(nn.Module):
 
     codes: Tensor
 
+    @property
+    def num_weights(self) -> int:
+        """How many weights it stands for."""
+        raise NotImplementedError
+
     def dense(self, dtype: torch.dtype) -> Tensor:
         """The matrix in that data type, made anew on each call."""
         raise NotImplementedError
@@ -83,6 +88,10 @@ class Int8Matrix(Matrix):
         codes_OI = (weight_OI / scales_O1.clamp(min=torch.finfo(torch.float32).tiny)).round().to(torch.int8)
         self.register_buffer("codes", codes_OI)
         self.register_buffer("scales", scales_O1)
+
+    @property
+    def num_weights(self) -> int:
+        return self.codes.numel()
 
     def dense(self, dtype: torch.dtype) -> Tensor:
         return self.codes.to(dtype).mul_(self.scales.to(dtype))
@@ -125,6 +134,10 @@ class NF4Matrix(Matrix):
         code = torch.bucketize(ratio_NG, middle).to(torch.uint8).view(-1, 2)
         self.register_buffer("codes", code[:, 0] * 16 + code[:, 1])
         self.register_buffer("pairs", torch.cartesian_prod(values, values), persistent=False)
+
+    @property
+    def num_weights(self) -> int:
+        return math.prod(self.shape)
 
     def group_scales(self) -> Tensor:
         """The scale of each group, float32."""

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from groundup.adapters.quantize import Matrix
 from groundup.data.labelled_examples import Example
 from groundup.data.shards import TokenSet
 from groundup.evaluation import (
@@ -44,7 +45,7 @@ ANSWER_METRICS = ("answer_loss", "exact_match", "f1", "ended")
 PROMPT_BYTES = 48
 NUM_PROMPTS = 3
 LONGEST_ANSWER = 160
-FEWEST_ANSWERS, ANSWER_OPERATIONS = 16, 1e12
+FEWEST_ANSWERS, ANSWER_OPERATIONS, QUANTIZED_COST = 16, 1e12, 4
 
 MOST_ANSWERS = 200
 """Held-out questions that the model answers itself before and after; the loss is measured on the same."""
@@ -86,8 +87,10 @@ def score_texts(
 def most_answers(model: Any) -> int:
     """How many held-out questions a model answers itself: as many as about a minute of a small CPU allows. The loss
     is measured on all of them in any case."""
-    parameters = sum(parameter.numel() for parameter in model.parameters())
-    return max(FEWEST_ANSWERS, int(ANSWER_OPERATIONS / (2 * parameters * LONGEST_ANSWER)))
+    weights = sum(parameter.numel() for parameter in model.parameters())
+    # each token makes the matrices anew, which costs more than to multiply by them
+    weights += sum(QUANTIZED_COST * module.num_weights for module in model.modules() if isinstance(module, Matrix))
+    return max(FEWEST_ANSWERS, int(ANSWER_OPERATIONS / (2 * weights * LONGEST_ANSWER)))
 
 
 def score_conversations(
