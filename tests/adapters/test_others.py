@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 import torch
 from tests.adapters import toy
 
 from groundup.adapters import (
+    GrowOptions,
+    Growth,
     LoraOptions,
     PromptOptions,
     QuantizeOptions,
@@ -16,7 +16,7 @@ from groundup.adapters import (
     adapter_tensors,
     apply,
     average,
-    grow_vocabulary,
+    grow,
     load_adapter_tensors,
     merge,
     prompt_ids,
@@ -79,43 +79,34 @@ def test_prompt_is_text_in_front() -> None:
     assert caught.value.code == "E-ADAPT-007"
 
 
+def words(number: int) -> GrowOptions:
+    return GrowOptions(kind="grow", words=[f"word {n}" for n in range(number)])
+
+
 @pytest.mark.parametrize("tied", [True, False])
 def test_vocabulary_growth(tied: bool) -> None:
     model, tokens = toy.llama(tied=tied), toy.tokens()
     before = model(tokens)
     mean = model.embedding.weight.mean(dim=0)
-    grow_vocabulary(model, 100)
+    grow(model, words(3), seed=0)
     assert model.options.vocabulary == model.vocabulary == 100 and model.options.tied == tied
     assert (model.head.weight is model.embedding.weight) == tied and model.head.out_features == 100
     after = model(tokens)
     assert after.shape[-1] == 100 and torch.equal(after[..., :97], before)
     torch.testing.assert_close(model.embedding.weight[98], mean)
     assert type(model)(model.options).load_state_dict(model.state_dict()) is not None
-    grow_vocabulary(model, 102, init="pieces", pieces=[[3, 5], [7]])
+    grow(model, words(2), seed=0, growth=Growth(100, ((3, 5), (7,))))
     torch.testing.assert_close(model.embedding.weight[100], model.embedding.weight[[3, 5]].mean(dim=0))
     assert torch.equal(model.head.weight[101], model.head.weight[7])
     assert all(p.requires_grad for p in model.parameters())
 
 
-@pytest.mark.parametrize(
-    ("arguments", "word"),
-    [
-        ((96, "mean", ()), "fewer"),
-        ((99, "pieces", [[1]]), "1 lists"),
-        ((98, "pieces", [[]]), "empty"),
-        ((98, "pieces", [[97]]), "outside"),
-        ((98, "mean", [[5]]), "1 lists"),
-    ],
-)
-def test_vocabulary_that_cannot_grow(arguments: tuple[Any, ...], word: str) -> None:
-    size, init, pieces = arguments
-    with pytest.raises(GroundupError, match=word) as caught:
-        grow_vocabulary(toy.llama(), size, init=init, pieces=pieces)
-    assert caught.value.code == "E-ADAPT-006"
+def test_a_quantized_vocabulary_cannot_grow() -> None:
     model = toy.llama()
     apply(model, [QuantizeOptions(kind="quantize")], seed=0)
-    with pytest.raises(GroundupError, match="QuantizedEmbedding"):
-        grow_vocabulary(model, 100)
+    with pytest.raises(GroundupError, match="QuantizedEmbedding") as caught:
+        grow(model, words(3), seed=0)
+    assert caught.value.code == "E-ADAPT-006"
 
 
 @pytest.mark.parametrize("variant", ["lora", "rslora", "dora"])

@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import save_file
 from tests.adapters import toy
 
-from groundup.adapters import LoraOptions, adapter_tensors, grow_vocabulary, load_adapter_tensors, lora
+from groundup.adapters import GrowOptions, LoraOptions, adapter_tensors, grow, load_adapter_tensors, lora
 from groundup.checkpoint.tensors import read_safetensors
 from groundup.errors import GroundupError
 from groundup.formats.peft import CONFIG, OWN, WEIGHTS, ForeignAdapter, peft_files, read_adapter, write_adapter
@@ -114,7 +114,7 @@ def test_added_tokens_travel_with_the_adapter(tmp_path: Path) -> None:
     options = LoraOptions(kind="lora", rank=4, targets=["*.q_proj"], train=["embedding.weight"])
     base, model = toy.llama(), toy.llama()
     for grown in (base, model):
-        grow_vocabulary(grown, 100)
+        grow(grown, GrowOptions(kind="grow", words=["a", "b", "c"]), seed=0)
     lora(model, options, seed=0)
     toy.perturb(model)
     with torch.no_grad():

@@ -21,7 +21,7 @@ from groundup.adapters.freeze import (
     unfreeze_at,
     unfreezing_steps,
 )
-from groundup.adapters.grow import GrowOptions, Growth, grow, grow_vocabulary, require_trained
+from groundup.adapters.grow import GrowOptions, Growth, grow, require_trained
 from groundup.adapters.lora import LoraOptions, lora
 from groundup.adapters.merge import adapter_tensors, average, load_adapter_tensors, merge
 from groundup.adapters.prompt import PromptOptions, prompt, prompt_ids
@@ -91,7 +91,6 @@ __all__ = [
     "freeze",
     "frozen_at",
     "grow",
-    "grow_vocabulary",
     "is_adapted",
     "load_adapter_tensors",
     "lora",

@@ -152,7 +152,11 @@ def _put(table_VD: Tensor, grown_AD: Tensor, first: int) -> None:
 def grow(
     model: nn.Module, options: GrowOptions, *, seed: int, growth: Growth | None = None, apart: bool = False
 ) -> None:
-    """Add the rows of the new tokens in place; the weights must be there already.
+    """Add the rows of the new tokens in place; the weights must be there already. Old ids keep their exact logits, and
+    `options` and `vocabulary` of the model follow.
+
+    Rows start as the mean of those of the tokens that spelled the word before, or of all, which bounds how much the new
+    words take from the others (Hewitt 2021, "Initializing new word embeddings for pretrained language models").
 
     Args:
         seed: unused; every adapter has it.
@@ -196,41 +200,6 @@ def require_trained(model: nn.Module) -> None:
             "the rows of the new tokens are frozen, so that they would stay as they are drawn",
             'name "embedding.weight" in `train` of the freeze entry, or put {kind: lora} behind grow',
         )
-
-
-def grow_vocabulary(
-    model: nn.Module,
-    new_size: int,
-    *,
-    init: Literal["mean", "pieces"] = "mean",
-    pieces: Sequence[Sequence[int]] = (),
-) -> None:
-    """Add rows for the ids from the old vocabulary to `new_size`, in place; old ids keep their exact logits.
-
-    Rows start as the mean of all rows, which bounds how much the new words take from the others (Hewitt 2021,
-    "Initializing new word embeddings for pretrained language models"), or as the mean of the rows of the tokens
-    that spelled the word before. `options` and `vocabulary` of the model follow.
-
-    Args:
-        new_size: ids after growing, at least as many as now.
-        init: "mean" or "pieces".
-        pieces: for each new id, in order, the old ids that spelled it; only with init="pieces".
-
-    Raises:
-        GroundupError: E-ADAPT-006, the size shrinks, pieces do not fit, or the embedding is adapted already.
-    """
-    name = token_embedding(model)
-    old = _plain_matrices(model, name)[0].num_embeddings
-    added = new_size - old
-    if added < 0:
-        _refuse(f"{new_size} ids are fewer than the {old} that there are", "give a size of at least the vocabulary")
-    if ((init == "pieces") != bool(pieces) and added) or (pieces and len(pieces) != added):
-        _refuse(
-            f"{len(pieces)} lists of pieces for {added} new ids", 'give one list for each new id with init="pieces"'
-        )
-    if any(not ids or not all(0 <= i < old for i in ids) for ids in pieces):
-        _refuse(f"a list of pieces is empty or has ids outside of 0 … {old - 1}", "name old ids only")
-    _widen(model, name, new_size, old, pieces or ((),) * added)
 
 
 def _plain_matrices(model: nn.Module, name: str) -> tuple[nn.Embedding, str | None]:

@@ -74,9 +74,8 @@ class ModelFolders:
 
 def describe(path: Path, name: str, run: str, folder: Path | None, summary: Callable[[Path], Json]) -> ModelLine:
     """What is known of the model at `path`; of one that cannot be read, why not."""
-    from groundup.run.inspection import (
-        inspect_model,  # knows every kind of model: a second that a server starts without
-    )
+    # knows every kind of model: a second that a server starts without
+    from groundup.run.inspection import inspect_model
 
     shown = str(folder or path)
     id = run or id_of(str(path))

@@ -261,7 +261,7 @@ def load(path: Path, device: torch.device, *, adapters: bool = True) -> Loaded:
     with building(folder / MODEL_FILE), torch.device("meta"):
         model = network(said.family, said.options, said.head)
     tensors = complete(model, tensors)  # before memory is taken for it
-    load_weights(materialise(model, device), tensors)
+    materialise(model, device).load_state_dict(tensors, strict=True)
     return Loaded(said, model.eval(), folder)
 
 
