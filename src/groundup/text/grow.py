@@ -110,7 +110,7 @@ def _raise(faults: list[GroundupError]) -> None:
 def _fault(place: str, name: str, what: str) -> GroundupError:
     return GroundupError(
         "E-TOKEN-010",
-        f'"{printable(name, 60)}" cannot become a token: {what}' if name else f"the vocabulary cannot grow: {what}",
+        f'"{printable(name, 60)}" cannot become a token: {what}' if "." in place else f"no token can be added: {what}",
         where=f"grow.{place}",
         why="each token needs a text of its own that no other token has, and text must come back as it was",
         fix="leave it out of the grow entry, or write another name, such as <|tool|> for a control",
